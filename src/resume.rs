@@ -1,0 +1,1 @@
+//! L2: what is kept about a torrent between runs, to and from checksummed bytes.

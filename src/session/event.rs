@@ -1,0 +1,135 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::InfoHash;
+
+/// Where a torrent is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Hashing what lies on disk.
+    Checking,
+    /// Fetching what is wanted.
+    Downloading,
+    /// All that is wanted is there and verified.
+    Seeding,
+    /// Given up because of an error, which [`Status::cause`] tells.
+    Failed,
+    /// Asked to stop.
+    Stopped,
+}
+
+/// A torrent at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Where it is in its life.
+    pub state: State,
+    /// Why it is not moving, in words, when that is known ("no peers yet", "choked by all 3 peers").
+    pub cause: Option<String>,
+    /// Bytes per second of payload, in.
+    pub down_rate: u64,
+    /// Bytes per second of payload, out.
+    pub up_rate: u64,
+    /// Payload bytes received in this run.
+    pub downloaded: u64,
+    /// Payload bytes sent in this run.
+    pub uploaded: u64,
+    /// Payload bytes received twice, or thrown away because they were wrong.
+    pub wasted: u64,
+    /// Bytes of wanted data that are there and verified.
+    pub have_bytes: u64,
+    /// Bytes of wanted data.
+    pub wanted_bytes: u64,
+    /// Verified pieces.
+    pub have_pieces: u32,
+    /// All pieces.
+    pub piece_count: u32,
+    /// While checking: bytes looked at so far, of `wanted_bytes`.
+    pub checked_bytes: u64,
+    /// Connected peers.
+    pub peers: u32,
+    /// Those of them that have everything.
+    pub seeds: u32,
+    /// Addresses known and not connected.
+    pub candidates: u32,
+    /// Until all that is wanted is there, at the present rate.
+    pub eta: Option<Duration>,
+    /// Uploaded through wanted size.
+    pub ratio: f64,
+}
+
+/// What one tracker last said.
+#[derive(Clone, Debug)]
+pub struct TrackerReport {
+    /// Scheme, host and port; never the path or query, which may hold a passkey.
+    pub tracker: String,
+    /// Addresses in its answer, or what went wrong.
+    pub outcome: Result<usize, String>,
+    /// Seeders it counts.
+    pub seeders: Option<u32>,
+    /// Leechers it counts.
+    pub leechers: Option<u32>,
+    /// When it is asked again.
+    pub next: Duration,
+}
+
+/// Something that happened to a torrent.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It was added to the session.
+    Added {
+        /// Its identity.
+        info_hash: InfoHash,
+        /// Its name, as in the torrent.
+        name: String,
+    },
+    /// A piece was verified and written.
+    Piece {
+        /// Its number.
+        piece: u32,
+    },
+    /// A wanted file is whole.
+    File {
+        /// Path as written to disk, below the download folder.
+        path: PathBuf,
+    },
+    /// A peer came.
+    PeerConnected {
+        /// Its address.
+        address: SocketAddr,
+        /// What it calls itself, made safe to print.
+        client: String,
+    },
+    /// A peer went.
+    PeerClosed {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// A tracker answered, or did not.
+    Tracker(TrackerReport),
+    /// Something is wrong that does not end the torrent.
+    Warning {
+        /// One line.
+        message: String,
+    },
+    /// All that is wanted is there and verified.
+    Complete,
+    /// It is seeding.
+    Seeding,
+    /// It cannot go on.
+    Failed {
+        /// Disk, for the exit code; else network.
+        disk: bool,
+        /// One line: what, why, and what to do.
+        message: String,
+        /// The file concerned.
+        path: Option<PathBuf>,
+    },
+    /// It has stopped: state is saved, trackers were told.
+    Stopped,
+}
