@@ -3,6 +3,7 @@
 pub mod base;
 pub mod cli;
 pub mod disk;
+pub mod error;
 pub mod hash;
 pub mod metainfo;
 pub mod net;

@@ -1,1 +1,3 @@
+//! The `gannet` program: see the library's [`cli`](gannet::cli).
+
 fn main() {}
