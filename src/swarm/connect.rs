@@ -1,6 +1,6 @@
 //! Connections that come and go, and whom to dial.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::candidates::Source;
@@ -50,7 +50,7 @@ impl Swarm {
     /// Addresses of peers were found.
     pub fn handle_candidates(&mut self, now: Instant, source: Source, addresses: &[SocketAddr]) {
         for address in addresses {
-            self.candidates.add(now, *address, source);
+            self.candidates.add(now, *address, source, None);
         }
         self.dial(now);
     }
@@ -60,11 +60,16 @@ impl Swarm {
         self.candidates.add_own(address);
     }
 
+    /// Our address as others see it: the order of candidates follows from it (BEP 40).
+    pub fn handle_external_address(&mut self, address: SocketAddr) {
+        self.candidates.set_external(address);
+    }
+
     /// Whether a connection from `address` is welcome, before any time is spent on its handshake.
     ///
     /// # Errors
     /// The reason why not.
-    pub fn admits(&self, address: IpAddr) -> Result<(), Refused> {
+    pub fn admits(&self, address: SocketAddr) -> Result<(), Refused> {
         if self.stopping {
             Err(Refused::Stopping)
         } else if self.candidates.is_banned(address) {
@@ -94,9 +99,7 @@ impl Swarm {
             }
             return Err(refused);
         }
-        if new.outgoing {
-            self.candidates.connected(new.address);
-        }
+        self.candidates.connected(new.address);
         let none = Bitfield::new(self.geometry.piece_count());
         let counted = self.picker.add_peer(&none);
         let window = RequestWindow::new(now, requests::DEFAULT_REQQ);
@@ -115,7 +118,7 @@ impl Swarm {
         if new.id == self.config.peer_id {
             return Err(Refused::Ourselves);
         }
-        self.admits(new.address.ip())?;
+        self.admits(new.address)?;
         let Some((other, old)) = self.peers.iter().find(|(_, p)| p.id == new.id) else { return Ok(()) };
         // Both sides dialled at once. Both must keep the same one of the two: that of the smaller id.
         let keep_outgoing = self.config.peer_id.0 < new.id.0;
@@ -173,8 +176,9 @@ impl Swarm {
         }
         
         let useful = peer.down.total() > 0 || peer.up.total() > 0;
-        if peer.outgoing {
-            self.candidates.closed(peer.address, now, useful);
+        self.candidates.closed(peer.address, now, useful);
+        if let Some(address) = peer.listens_at {
+            self.candidates.closed(address, now, useful);
         }
         if !peer.am_choking {
             self.fill_slots(now);
@@ -194,7 +198,7 @@ impl Swarm {
         {
             let Some(candidate) = self.candidates.next(now) else { return };
             self.dialling += 1;
-            self.actions.push_back(Action::Dial(candidate.address));
+            self.actions.push_back(Action::Dial(candidate.addr));
         }
     }
 

@@ -2,13 +2,16 @@
 
 use std::time::Instant;
 
-use super::blame::Sender;
+use super::blame::{Guilty, Sender};
 use super::partial::PartialPiece;
-use super::peer::Asked;
+use super::peer::{Asked, Peer};
 use super::picker::{Ask, Received};
 use super::{Action, CloseReason, Misbehaved, Swarm};
 use crate::base::{Block, BlockBuf, PeerKey, PieceIndex};
 use crate::wire::{Extension, Message, PieceHeader, UploadOnly};
+
+/// A peer that can send a whole piece in so many seconds gets pieces of its own; slower ones share.
+const OWN_PIECE_SECONDS: u64 = 10;
 
 /// What to do with the body of a `piece` message whose header has come.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Swarm {
             drop(data);
             return;
         };
-        let sender = Sender { key, address: peer.address };
+        let sender = Sender { identity: self.candidates.identity(peer.address), key };
         peer.receiving = None;
         peer.last_message = now;
         let len = u64::from(block.len());
@@ -140,8 +143,10 @@ impl Swarm {
         let senders = self.verifying.remove(&piece).unwrap_or_default();
         match verdict {
             Verdict::Good => self.on_good(now, piece, &senders, &blocks),
-            Verdict::Bad => self.on_bad(now, piece, &senders, &blocks),
-            Verdict::DiskFailed => self.picker.failed(piece),
+            Verdict::Bad => self.on_bad(piece, &senders, &blocks),
+            Verdict::DiskFailed => {
+                self.picker.abandon(piece);
+            }
         }
         for buf in blocks {
             self.pool.give(buf);
@@ -156,8 +161,12 @@ impl Swarm {
         if !self.picker.verified(piece) {
             return;
         }
-        let guilty = self.blame.verified(piece, senders, blocks.iter().map(BlockBuf::as_slice));
-        self.punish(now, &guilty);
+        if self.blame.remembers(piece) {
+            let good: Vec<u64> = blocks.iter().map(|b| self.blame.digest(b.as_slice())).collect();
+            let guilty = self.blame.verified(piece, &good);
+            self.punish(&guilty);
+        }
+        self.blame.passed(senders.iter().map(|s| s.identity));
         self.actions.push_back(Action::Have(piece));
         let mut no_longer_interested = Vec::new();
         for (key, peer) in self.peers.iter_mut() {
@@ -190,24 +199,26 @@ impl Swarm {
         }
     }
 
-    fn on_bad(&mut self, now: Instant, piece: PieceIndex, senders: &[Sender], blocks: &[BlockBuf]) {
+    fn on_bad(&mut self, piece: PieceIndex, senders: &[Sender], blocks: &[BlockBuf]) {
         self.totals.wasted += u64::from(self.geometry.data_len(piece));
         self.totals.failed_pieces += 1;
         self.picker.failed(piece);
-        let guilty = self.blame.failed(piece, senders, blocks.iter().map(BlockBuf::as_slice));
-        self.punish(now, &guilty);
+        let evidence: Vec<(Sender, u64)> =
+            senders.iter().zip(blocks).map(|(sender, block)| (*sender, self.blame.digest(block.as_slice()))).collect();
+        let guilty = self.blame.failed(piece, &evidence);
+        self.punish(&guilty);
     }
 
-    fn punish(&mut self, _now: Instant, guilty: &[Sender]) {
-        for sender in guilty {
+    /// Bans those found guilty, and closes every connection they have.
+    fn punish(&mut self, guilty: &[Guilty]) {
+        for Guilty { sender, .. } in guilty {
             self.totals.banned += 1;
-            if sender.address.ip().is_loopback() || self.config.many_per_address {
-                // Many peers share the address: only the one is banned.
-                self.candidates.ban_address(sender.address);
-            } else {
-                self.candidates.ban(sender.address.ip());
+            self.candidates.ban(sender.identity);
+            let theirs = |(_, peer): &(PeerKey, &Peer)| self.candidates.identity(peer.address) == sender.identity;
+            let keys: Vec<PeerKey> = self.peers.iter().filter(theirs).map(|(key, _)| key).collect();
+            for key in keys {
+                self.close(key, CloseReason::BadData);
             }
-            self.close(sender.key, CloseReason::BadData);
         }
     }
 
@@ -226,6 +237,8 @@ impl Swarm {
         }
         // What open pieces still lack will need buffers of its own.
         let may_open = self.pool.left().saturating_sub(self.picker.open_missing_blocks());
+        let piece_length = u64::from(self.geometry.piece_length());
+        let fast = peer.window.rate().is_some_and(|rate| rate * OWN_PIECE_SECONDS >= piece_length);
         let ask = Ask {
             peer: key,
             have: &peer.have,
@@ -233,7 +246,7 @@ impl Swarm {
             suggested: &peer.suggested,
             count: room,
             may_open,
-            fast: peer.window.is_fast(),
+            fast,
         };
         self.picked.clear();
         self.picker.pick(&ask, &mut self.picked);

@@ -19,7 +19,9 @@
 //! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
 //! [`candidates`], [`blame`], [`super_seed`], [`allowed_fast`].
 
+mod address_filter;
 mod allowed_fast;
+mod bans;
 mod blame;
 mod candidates;
 mod choker;
@@ -28,6 +30,7 @@ mod download;
 mod look;
 mod partial;
 mod peer;
+mod peer_priority;
 mod picker;
 mod receive;
 mod requests;
@@ -37,11 +40,12 @@ mod upload;
 mod upload_slots;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use candidates::CandidatesConfig;
 pub use candidates::Source;
 pub use connect::Refused;
 pub use download::{Receive, Verdict};
@@ -217,10 +221,13 @@ impl Swarm {
         Self {
             pool: BlockPool::new(ceiling),
             peers: Slab::default(),
-            candidates: candidates::Candidates::new(config.many_per_address, rng.u64(..)),
+            candidates: candidates::Candidates::new(
+                CandidatesConfig { shared_ips: config.many_per_address, ..CandidatesConfig::default() },
+                rng.u64(..),
+            ),
             choker: choker::Choker::new(geometry.piece_length(), rng.u64(..)),
             slots: upload_slots::UploadSlots::new(now),
-            blame: blame::Blame::new(rng.u64(..)),
+            blame: blame::Blame::new(rng.u128(..).to_le_bytes()),
             super_seed,
             partials: FxHashMap::default(),
             verifying: FxHashMap::default(),

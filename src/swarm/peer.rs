@@ -24,6 +24,8 @@ pub struct NewPeer {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    /// Where an incoming peer can be reached, once it has told us (BEP 10, `p`).
+    pub(super) listens_at: Option<SocketAddr>,
     pub(super) outgoing: bool,
     pub(super) id: PeerId,
     /// BEP 6: both sides speak the fast extension.
@@ -127,6 +129,7 @@ impl Peer {
     pub(super) fn new(now: Instant, new: &NewPeer, pieces: u32, counted: Counted, window: RequestWindow) -> Self {
         Self {
             address: new.address,
+            listens_at: None,
             outgoing: new.outgoing,
             id: new.id,
             fast: new.reserved.fast(),

@@ -110,7 +110,7 @@ impl Swarm {
         if !peer.fast && !peer.asked.is_empty() {
             let void = peer.asked.len();
             peer.asked.clear();
-            peer.window.release(void);
+            peer.window.release(now, void);
             self.picker.release_peer(key);
             self.refill_all(now);
         }
@@ -154,7 +154,7 @@ impl Swarm {
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.seen_bitfield(now, key, &peer.have);
         }
-        peer.wanted = self.picker.count_wanted(&peer.have);
+        peer.wanted = self.picker.interesting_count(&peer.have);
         self.update_interest(now, key);
         self.refill(now, key);
         Ok(())
@@ -184,16 +184,17 @@ impl Swarm {
         if !peer.have.has(piece) {
             return Ok(());
         }
-        self.picker.remove_have(&mut peer.counted, &peer.have, piece);
+        self.picker.remove_have(&mut peer.counted, piece);
         peer.have.clear(piece);
         if self.picker.wants(piece) {
             peer.wanted = peer.wanted.saturating_sub(1);
         }
-        let gone: Vec<_> = peer.asked.extract_if(.., |a| a.block.piece() == piece).collect();
-        peer.window.release(now, gone.len());
-        for asked in &gone {
+        let before = peer.asked.len();
+        for asked in peer.asked.iter().filter(|a| a.block.piece() == piece) {
             self.picker.release(key, asked.block);
         }
+        peer.asked.retain(|a| a.block.piece() != piece);
+        peer.window.release(now, before - peer.asked.len());
         self.update_interest(now, key);
         Ok(())
     }
@@ -269,7 +270,8 @@ impl Swarm {
             && let Some(port) = handshake.p
         {
             let address = SocketAddr::new(peer.address.ip(), port);
-            self.candidates.add(now, address, Source::Incoming);
+            peer.listens_at = Some(address);
+            self.candidates.add(now, address, Source::Incoming, None);
             self.candidates.connected(address);
         }
         peer.said.merge(handshake);

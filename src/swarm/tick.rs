@@ -70,7 +70,7 @@ impl Swarm {
         if !peer.snubbed && peer.window.is_snubbed(now) {
             // Others may have what it was asked. It stays on the list, so that a late answer is still welcome.
             peer.snubbed = true;
-            self.picker.release_peer(key);
+            self.picker.lapse_peer(key);
         } else {
             self.give_up_lost_requests(now, key);
         }

@@ -335,6 +335,11 @@ impl Picker {
         self.table.len()
     }
 
+    /// Blocks that have not come, of all open pieces: each will need a buffer.
+    pub fn open_missing_blocks(&self) -> usize {
+        self.table.missing()
+    }
+
     /// Blocks that are on their way; those that only late peers were asked for are not counted.
     pub fn asked_count(&self) -> usize {
         self.table.asked()

@@ -173,6 +173,11 @@ impl OpenPiece {
         self.len().saturating_sub(self.free).saturating_sub(self.received)
     }
 
+    /// Blocks that have not come.
+    pub(super) fn missing(&self) -> u32 {
+        self.len() - self.received
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.received == self.len()
     }

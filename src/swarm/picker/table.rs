@@ -15,6 +15,8 @@ pub(super) struct Table {
     ready: [u32; CLASSES],
     /// Blocks that are on their way, in all pieces.
     asked: usize,
+    /// Blocks that have not come, in all pieces.
+    missing: usize,
     /// Pieces opened so far.
     opened: u64,
 }
@@ -32,6 +34,11 @@ impl Table {
     /// Blocks that are on their way.
     pub(super) fn asked(&self) -> usize {
         self.asked
+    }
+
+    /// Blocks that have not come.
+    pub(super) fn missing(&self) -> usize {
+        self.missing
     }
 
     pub(super) fn slot(&self, piece: PieceIndex) -> Option<u32> {
@@ -65,6 +72,7 @@ impl Table {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
+        self.missing += open.missing() as usize;
         self.slots[slot as usize] = Some(open);
         self.by_piece.insert(piece, slot);
         self.update(slot, |_| ());
@@ -77,6 +85,7 @@ impl Table {
         self.unshelve(slot);
         let open = self.slots.get_mut(slot as usize)?.take()?;
         self.asked -= open.asked() as usize;
+        self.missing -= open.missing() as usize;
         self.vacant.push(slot);
         Some(open)
     }
@@ -84,8 +93,9 @@ impl Table {
     /// Changes an open piece and puts it where it then belongs.
     pub(super) fn update<R: Default>(&mut self, slot: u32, change: impl FnOnce(&mut OpenPiece) -> R) -> R {
         let Some(Some(open)) = self.slots.get_mut(slot as usize) else { return R::default() };
-        let asked = open.asked() as usize;
+        let (asked, missing) = (open.asked() as usize, open.missing() as usize);
         let result = change(open);
+        self.missing = self.missing + open.missing() as usize - missing;
         self.asked = self.asked + open.asked() as usize - asked;
         let belongs = open.shelf();
         if belongs != open.shelved().map(|place| (place.shelf, place.class)) {
@@ -147,6 +157,7 @@ impl Table {
         }
         assert_eq!(self.ready, ready);
         assert_eq!(self.shelves.iter().map(|shelf| shelf.len()).sum::<usize>(), ready.iter().sum::<u32>() as usize);
+        assert_eq!(self.missing, self.iter().map(|open| open.missing() as usize).sum::<usize>());
         assert_eq!(self.asked, self.iter().map(|open| open.asked() as usize).sum::<usize>());
     }
 }
