@@ -30,7 +30,7 @@ const PIECE_HEADER_LEN: usize = 13;
 /// Invariants:
 /// 1. `start <= end <= bytes.len()`; what was received and not consumed is `bytes[start..end]`.
 /// 2. While a body is not complete the receive buffer is empty.
-/// 3. `bytes` is longer than [`BUFFER`] only while a frame under way, admitted by its prefix and id, is longer;
+/// 3. `bytes` is longer than 64 KiB only while a frame under way, admitted by its prefix and id, is longer;
 ///    it grows with what has been received, to at most twice that, not with what was promised.
 ///
 /// Once `next` has returned an error it returns the same error for ever, and `buffers` offers nothing.
@@ -317,3 +317,7 @@ impl PieceHeader {
         Some(Self { index: u32::from_be_bytes(*index), begin: u32::from_be_bytes(*begin), len })
     }
 }
+
+#[cfg(test)]
+#[path = "decoder_tests.rs"]
+mod tests;

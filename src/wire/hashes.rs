@@ -7,6 +7,9 @@ pub const MAX_PROOF_LAYERS: u32 = 34;
 /// Bytes of a [`HashRequest`] on the wire.
 pub(super) const REQUEST_LEN: u32 = 48;
 
+/// A node of a file's tree: SHA-256 (BEP 52).
+type Hash = [u8; 32];
+
 /// Which hashes of a file's tree are meant, in `hash request`, `hashes` and `hash reject` (BEP 52).
 ///
 /// Raw as it came; [`HashRequest::is_sound`] says whether it obeys the BEP. Whether the tree has such layers is for
@@ -46,7 +49,7 @@ impl HashRequest {
 
     /// Divides the bytes of a `hashes` message into the base layer and the uncles, lowest first. `None` if the request is
     /// not sound, or the number of hashes is not what it asks for.
-    pub fn split<'a>(&self, hashes: &'a [u8]) -> Option<(&'a [[u8; 32]], &'a [[u8; 32]])> {
+    pub fn split<'a>(&self, hashes: &'a [u8]) -> Option<(&'a [Hash], &'a [Hash])> {
         let (hashes, rest) = hashes.as_chunks();
         let fits = self.is_sound() && rest.is_empty() && hashes.len() == (self.length + self.uncles()) as usize;
         if fits { hashes.split_at_checked(self.length as usize) } else { None }

@@ -114,7 +114,9 @@ mod tests {
 
     #[test]
     fn oddities() {
-        let parse = MetadataMessage::parse;
+        fn parse(payload: &[u8]) -> Result<MetadataMessage<'_>, ExtensionError> {
+            MetadataMessage::parse(payload)
+        }
         assert_eq!(parse(b"d8:msg_typei3e5:piecei0ee"), Ok(MetadataMessage::Unknown));
         assert_eq!(parse(b"d8:msg_typei-1ee"), Ok(MetadataMessage::Unknown));
         assert_eq!(parse(b"d5:piecei0ee"), Err(ExtensionError::Field("msg_type")));

@@ -259,9 +259,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_lists(a: Vec<u8>, f: Vec<u8>, a6: Vec<u8>, d: Vec<u8>) {
+        fn any_lists(
+            a in prop::collection::vec(any::<[u8; 6]>(), 0..70),
+            a6 in prop::collection::vec(any::<[u8; 18]>(), 0..70),
+            f: Vec<u8>,
+            d in prop::collection::vec(any::<u8>(), 0..13),
+        ) {
+            let (a, a6) = (a.concat(), a6.concat());
             let bytes = dictionary(&[("added", &a), ("added.f", &f), ("added6", &a6), ("dropped", &d)]);
-            if let Ok(pex) = Pex::parse(&bytes) {
+            let parsed = Pex::parse(&bytes);
+            prop_assert_eq!(parsed.is_ok(), d.len() % 6 == 0);
+            if let Ok(pex) = parsed {
                 prop_assert!(pex.added.len() <= MAX_PEX_PEERS && pex.dropped.len() <= MAX_PEX_PEERS);
                 prop_assert_eq!(Pex::parse(&pex.encode()).unwrap(), pex);
             }
