@@ -19,25 +19,25 @@
 //! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
 //! [`candidates`], [`blame`], [`super_seed`], [`allowed_fast`].
 
-mod address_filter;
-mod allowed_fast;
-mod bans;
-mod blame;
-mod candidates;
-mod choker;
+pub mod address_filter;
+pub mod allowed_fast;
+pub mod bans;
+pub mod blame;
+pub mod candidates;
+pub mod choker;
 mod connect;
 mod download;
 mod look;
 mod partial;
 mod peer;
-mod peer_priority;
-mod picker;
+pub mod peer_priority;
+pub mod picker;
 mod receive;
-mod requests;
-mod super_seed;
+pub mod requests;
+pub mod super_seed;
 mod tick;
 mod upload;
-mod upload_slots;
+pub mod upload_slots;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -166,7 +166,6 @@ pub enum Misbehaved {
 pub struct Swarm {
     config: SwarmConfig,
     geometry: Geometry,
-    rng: fastrand::Rng,
     pool: BlockPool,
     picker: Picker,
     peers: Slab<peer::Peer>,
@@ -242,7 +241,6 @@ impl Swarm {
             next_tick: now + tick::TICK,
             next_choke: now + choker::ROUND,
             picker,
-            rng,
             geometry,
             config,
         }
