@@ -22,3 +22,6 @@ mod work;
 pub use done::{Completions, Done, Verdict};
 pub use job::{Job, ReadDone, ToVerify};
 pub use pool::DiskPool;
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,7 @@ impl Storage {
         Ok(())
     }
 
-    fn make_folders(&self) -> Result<(), StorageError> {
+    pub(super) fn make_folders(&self) -> Result<(), StorageError> {
         let mut made: HashSet<&Path> = HashSet::new();
         for (number, file) in (0u32..).zip(&self.files) {
             if let Some(folder) = file.path.parent()
@@ -109,7 +109,7 @@ impl Storage {
     }
 
     /// Whether the space of the file is taken; not if the file system cannot do it.
-    fn allocate(&self, number: u32, len: u64, found: Option<u64>) -> Result<bool, StorageError> {
+    pub(super) fn allocate(&self, number: u32, len: u64, found: Option<u64>) -> Result<bool, StorageError> {
         let file = self.open_to_write(number)?;
         self.mark_dirty(number);
         match sys::allocate(&file.file, len) {
