@@ -14,13 +14,16 @@
 //! Bytes of files that are not wanted, but share a piece with wanted ones, lie in `.NAME.gannet-part` beside the
 //! torrent's file or folder, piece after piece (those that several files share). Later runs read them from there.
 
+mod check;
 mod error;
 mod file_map;
+mod hash_files;
 mod layout;
 mod mapping;
 mod open_files;
 mod prepare;
 mod read;
+mod scan;
 mod sync;
 mod write;
 
@@ -32,10 +35,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::sys::Stamp;
+pub use check::{Checked, FileProblem, PieceState, Problem, check};
 pub use error::{ErrorKind, StorageError};
 pub use file_map::{FileMap, Overlap, Placed, Span, Spans, Target};
+pub use hash_files::{FileToHash, PieceHashes, PieceToHash, hash_files};
 pub use layout::{Layout, LayoutFile, Options, Place};
 pub use read::SendSpan;
+pub use scan::Progress;
 
 use crate::base::{Geometry, PieceIndex};
 use crate::sys::{self, Access, Dir};

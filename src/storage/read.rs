@@ -29,6 +29,14 @@ struct Run {
     len: u64,
 }
 
+/// A run of bytes on disk.
+pub(super) struct OnDisk {
+    /// In which file, the part file among them; none for padding.
+    pub(super) file: Option<u32>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
 impl Storage {
     /// Reads a block. `buf` is filled from its start; at most the block's bytes.
     ///
@@ -46,9 +54,15 @@ impl Storage {
     /// As [`Storage::read`].
     pub fn read_piece(&self, piece: PieceIndex, begin: u32, buf: &mut [u8]) -> Result<(), StorageError> {
         let inside = self.geometry.piece_len(piece).saturating_sub(begin) as usize;
-        let (mut rest, behind) = buf.split_at_mut(inside.min(buf.len()));
+        let (inside, behind) = buf.split_at_mut(inside.min(buf.len()));
         behind.fill(0);
-        self.runs(piece, begin, rest.len() as u64, |run| {
+        self.read_range(self.geometry.position(piece) + u64::from(begin), inside)
+    }
+
+    /// Reads from `position` of the torrent on until `buf` is full, over the borders of pieces.
+    pub(super) fn read_range(&self, position: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let mut rest = buf;
+        self.runs(position, rest.len() as u64, |run| {
             let (part, behind) = std::mem::take(&mut rest).split_at_mut(usize::try_from(run.len).unwrap_or(usize::MAX));
             rest = behind;
             match &run.file {
@@ -66,7 +80,7 @@ impl Storage {
     /// # Errors
     /// A file that cannot be opened. That it may be too short comes out when it is sent.
     pub fn spans_for_send(&self, block: Block, spans: &mut Vec<SendSpan>) -> Result<(), StorageError> {
-        self.runs(block.piece(), block.begin(), u64::from(block.len()), |run| {
+        self.runs(self.block_position(block), u64::from(block.len()), |run| {
             let len = u32::try_from(run.len).unwrap_or(u32::MAX);
             spans.push(match run.file {
                 Some(file) => SendSpan::File { file, offset: run.offset, len },
@@ -82,7 +96,7 @@ impl Storage {
     /// A file that cannot be opened.
     pub fn is_cached(&self, block: Block) -> Result<Cached, StorageError> {
         let mut cached = Cached::Yes;
-        self.runs(block.piece(), block.begin(), u64::from(block.len()), |run| {
+        self.runs(self.block_position(block), u64::from(block.len()), |run| {
             if let (Some(file), Cached::Yes) = (&run.file, cached) {
                 cached = sys::is_cached(file, run.offset, run.len);
             }
@@ -97,7 +111,7 @@ impl Storage {
     /// As [`Storage::read`].
     pub fn read_ahead(&self, piece: PieceIndex) -> Result<(), StorageError> {
         let len = u64::from(self.geometry.piece_len(piece));
-        self.runs(piece, 0, len, |run| {
+        self.runs(self.geometry.position(piece), len, |run| {
             if let Some(file) = &run.file {
                 sys::will_need(file, run.offset, run.len);
             }
@@ -114,29 +128,60 @@ impl Storage {
         Ok(())
     }
 
-    /// Opens what a range of a piece lies in, and hands it on in order. The range is inside the piece.
+    fn block_position(&self, block: Block) -> u64 {
+        self.geometry.position(block.piece()) + u64::from(block.begin())
+    }
+
+    /// Opens what a range of the torrent lies in, and hands it on in order.
     fn runs(
         &self,
-        piece: PieceIndex,
-        begin: u32,
+        position: u64,
         len: u64,
         mut visit: impl FnMut(Run) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let mut position = self.geometry.position(piece) + u64::from(begin);
-        for span in self.map.spans(position, len) {
-            let run = match span.target {
-                Target::Zeros => Run { number: 0, file: None, offset: 0, len: span.len },
-                Target::File { file, offset } => {
-                    let (number, offset) = match self.part_offset(file, piece, position) {
-                        Some(offset) => (self.part.number, offset),
-                        None => (file, offset),
-                    };
-                    Run { number, file: Some(self.open_to_read(number)?.file.clone()), offset, len: span.len }
-                }
-            };
-            visit(run)?;
-            position += span.len;
+        for place in self.places(position, len) {
+            let file = place.file.map(|number| self.open_to_read(number)).transpose()?;
+            let number = place.file.unwrap_or(0);
+            let file = file.map(|open| open.file.clone());
+            visit(Run { number, file, offset: place.offset, len: place.len })?;
         }
         Ok(())
+    }
+
+    /// Where a range of the torrent lies on disk, in order, the part file considered.
+    pub(super) fn places(&self, position: u64, len: u64) -> impl Iterator<Item = OnDisk> + '_ {
+        let mut at = position;
+        self.map.spans(position, len).flat_map(move |span| {
+            let start = at;
+            at += span.len;
+            self.places_of(start, span)
+        })
+    }
+
+    /// Within the part file, what belongs to different pieces lies apart.
+    fn places_of(&self, position: u64, span: super::Span) -> impl Iterator<Item = OnDisk> + '_ {
+        let piece_length = u64::from(self.geometry.piece_length());
+        let in_part = match span.target {
+            Target::File { file, .. } => self.files.get(file as usize).is_some_and(|f| f.in_part),
+            Target::Zeros => false,
+        };
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            if done >= span.len {
+                return None;
+            }
+            let at = position + done;
+            let left = span.len - done;
+            let len = if in_part { left.min(piece_length - at % piece_length) } else { left };
+            let place = match span.target {
+                Target::Zeros => OnDisk { file: None, offset: 0, len },
+                Target::File { file, offset } => match self.part_offset(file, at) {
+                    Some(offset) => OnDisk { file: Some(self.part.number), offset, len },
+                    None => OnDisk { file: Some(file), offset: offset + done, len },
+                },
+            };
+            done += len;
+            Some(place)
+        })
     }
 }

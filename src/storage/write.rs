@@ -3,7 +3,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::mapping::{Fault, Mapping};
 use super::open_files::OpenFile;
-use super::{Backend, Storage, StorageError, Target};
+use super::{Backend, Storage, StorageError};
 use crate::base::PieceIndex;
 use crate::sys;
 
@@ -27,28 +27,28 @@ impl Storage {
     pub fn write_part(&self, piece: PieceIndex, begin: u32, data: &[&[u8]]) -> Result<(), StorageError> {
         let len: u64 = data.iter().map(|s| s.len() as u64).sum();
         let len = len.min(u64::from(self.geometry.piece_len(piece).saturating_sub(begin)));
-        let mut position = self.geometry.position(piece) + u64::from(begin);
+        let position = self.geometry.position(piece) + u64::from(begin);
         let mut rest = Cursor { slices: data, taken: 0 };
         let mut slices = Vec::with_capacity(data.len());
-        for span in self.map.spans(position, len) {
+        for place in self.places(position, len) {
             slices.clear();
-            rest.take(span.len, &mut slices);
-            if let Target::File { file, offset } = span.target {
-                match self.part_offset(file, piece, position) {
-                    Some(offset) => self.write_file(self.part.number, offset, &slices)?,
-                    None => self.write_file(file, offset, &slices)?,
-                }
+            rest.take(place.len, &mut slices);
+            if let Some(number) = place.file {
+                self.write_file(number, place.offset, &slices)?;
             }
-            position += span.len;
         }
         Ok(())
     }
 
     /// Where in the part file the byte at `position` of the torrent lies; none if it lies in its own `file`.
-    pub(super) fn part_offset(&self, file: u32, piece: PieceIndex, position: u64) -> Option<u64> {
-        let in_part = self.files.get(file as usize).is_some_and(|f| f.in_part);
-        let place = in_part.then(|| self.part.pieces.binary_search(&piece.get()).ok()).flatten()?;
-        Some(place as u64 * u64::from(self.geometry.piece_length()) + (position - self.geometry.position(piece)))
+    pub(super) fn part_offset(&self, file: u32, position: u64) -> Option<u64> {
+        if !self.files.get(file as usize)?.in_part {
+            return None;
+        }
+        let piece_length = u64::from(self.geometry.piece_length());
+        let piece = u32::try_from(position / piece_length).ok()?;
+        let place = self.part.pieces.binary_search(&piece).ok()?;
+        Some(place as u64 * piece_length + position % piece_length)
     }
 
     fn write_file(&self, number: u32, offset: u64, slices: &[&[u8]]) -> Result<(), StorageError> {
