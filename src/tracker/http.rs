@@ -9,8 +9,8 @@ use url::Url;
 
 use super::announce::{MAX_PEERS, clamp_interval, compact_peers, is_dialable};
 use super::{
-    Announce, AnnounceEvent, AnnounceResponse, Family, Retry, Scheme, ScrapeEntry, ScrapeResponse, TrackerError,
-    TrackerUrl, printable,
+    Announce, AnnounceEvent, AnnounceResponse, Family, Retry, ScrapeEntry, ScrapeResponse, TrackerError, TrackerUrl,
+    printable,
 };
 use crate::base::bencode::{Dictionary, Limits, decode, scan};
 
@@ -243,11 +243,6 @@ pub fn may_redirect(from: &Url, to: &Url) -> bool {
     }
 }
 
-/// Whether `tracker` is asked over HTTP or HTTPS.
-pub fn speaks(tracker: &TrackerUrl) -> bool {
-    matches!(tracker.scheme(), Scheme::Http | Scheme::Https)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,7 +366,8 @@ mod tests {
 
     #[test]
     fn peers_are_bounded() {
-        let many: Vec<u8> = (0..100_000u32).flat_map(|i| [&(i | 0x0a00_0000).to_be_bytes()[..], &[1, 1]].concat()).collect();
+        let many: Vec<u8> =
+            (0..100_000u32).flat_map(|i| [&(i | 0x0a00_0000).to_be_bytes()[..], &[1, 1]].concat()).collect();
         let body = [format!("d5:peers{}:", many.len()).as_bytes(), &many, b"e"].concat();
         assert_eq!(parse_announce(&body).unwrap().peers.len(), MAX_PEERS);
         let listed = format!("d5:peersl{}ee", "d2:ip7:1.2.3.44:porti1ee".repeat(1200));
