@@ -5,5 +5,5 @@
 //! BEPs: 7, 15, 23.
 
 pub mod http;
-//pub mod mini_tracker;
+pub mod mini_tracker;
 pub mod tracker;

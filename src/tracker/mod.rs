@@ -17,5 +17,6 @@ pub mod udp;
 pub use announce::{Announce, AnnounceEvent, AnnounceResponse, Family, NUMWANT, ScrapeEntry, ScrapeResponse};
 pub use error::{Retry, TrackerError};
 pub use schedule::{Job, JobId, Schedule, ScheduleConfig, Totals, TrackerState, TrackerStatus};
+pub(crate) use text::host_of;
 pub use text::printable;
 pub use tracker_url::{Scheme, TrackerUrl};

@@ -43,6 +43,14 @@ fn is_unprintable(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// What may be shown of a URL that could not be read: nothing that could be a passkey.
+pub(crate) fn host_of(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return "(not a URL)".to_owned() };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or("");
+    let host = host.rsplit('@').next().unwrap_or("");
+    printable(format!("{}://{host}", scheme.trim()).as_bytes(), 80)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub use status::{TrackerState, TrackerStatus};
 
 use super::announce::{DEFAULT_INTERVAL, MIN_INTERVAL, NUMWANT};
-use super::{Announce, AnnounceEvent, AnnounceResponse, Family, Retry, TrackerError, TrackerUrl, printable};
+use super::{Announce, AnnounceEvent, AnnounceResponse, Family, Retry, TrackerError, TrackerUrl, host_of};
 use crate::base::PeerId;
 
 /// Trackers of one torrent that are used. A list may name any hosts; more than this serves only to make us flood them.
@@ -485,12 +485,4 @@ impl ScheduleConfig {
             Family::V6 => self.port_v6,
         }
     }
-}
-
-/// What may be shown of a URL that could not be read: nothing that could be a passkey.
-fn host_of(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return "(not a URL)".to_owned() };
-    let host = rest.split(['/', '?', '#']).next().unwrap_or("");
-    let host = host.rsplit('@').next().unwrap_or("");
-    printable(format!("{}://{host}", scheme.trim()).as_bytes(), 80)
 }
