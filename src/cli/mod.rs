@@ -2,3 +2,5 @@
 //!
 //! For: arguments, configuration, what is shown, exit codes; one file per subcommand.
 //! Must not know: sockets, swarms; it speaks to [`session`](crate::session) and to the formats.
+
+pub mod scrape;

@@ -6,4 +6,7 @@
 
 pub mod dial;
 pub mod handshake;
+pub mod http;
 pub mod listen;
+pub mod mini_tracker;
+pub mod tracker;
