@@ -4,6 +4,7 @@ use crate::clients::makers::NO_TRACKER;
 use crate::clients::{aria2, gannet, libtorrent, makers, transmission};
 use crate::lab::{Lab, Tool};
 use crate::payload::{Payload, Shape};
+use crate::probe;
 
 /// aria2 cannot be told of a peer: gannet calls it.
 fn to_aria2(shape: Shape) {
@@ -92,4 +93,17 @@ fn a_hybrid_file_to_libtorrent() {
 #[test]
 fn a_hybrid_tree_to_libtorrent() {
     to_libtorrent(Shape::Tree, "hybrid");
+}
+
+/// What every caller is told first: extensions by their bits, a peer id in the customary form, and what gannet has.
+#[test]
+fn gannet_greets() {
+    let Some(lab) = Lab::with(&[Tool::Mktorrent]) else { return };
+    let payload = Payload::new(&lab, Shape::Single);
+    let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
+    let seed = gannet::seed(&lab, &torrent, &payload, &[]);
+    let greeting = probe::greet(seed.port, torrent.wire_hash).expect("a greeting");
+    assert!(greeting.reserved[5] & 0x10 != 0 && greeting.reserved[7] & 0x04 != 0, "BEPs 10 and 6: {greeting:?}");
+    assert!(greeting.peer_id.starts_with(b"-GN") && greeting.peer_id[7] == b'-', "BEP 20: {greeting:?}");
+    assert!(matches!(greeting.messages[..], [5 | 14 | 15, ..]), "what it has comes first: {greeting:?}");
 }

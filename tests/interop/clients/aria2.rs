@@ -9,13 +9,14 @@ use crate::lab::{Lab, again};
 use crate::payload::Payload;
 use crate::process::{PATIENCE, Running, run};
 
-/// Plain connections, no DHT, loopback only. It stops should the test be killed.
+/// Plain connections, loopback only. It stops should the test be killed. Its DHT has nobody to talk to; it is on because
+/// aria2 announces to UDP trackers through the same socket, and without it does not announce to them at all.
 fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path) -> Command {
     let mut command = lab.command("aria2c");
     command
         .args([
             "--no-conf",
-            "--enable-dht=false",
+            "--enable-dht=true",
             "--enable-dht6=false",
             "--bt-enable-lpd=false",
             "--enable-peer-exchange=false",
@@ -29,6 +30,9 @@ fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path) -> Command {
         ])
         .args(["--enable-color=false", "--show-console-readout=false", "--follow-torrent=mem"])
         .arg(format!("--listen-port={port}"))
+        .arg(format!("--dht-listen-port={port}"))
+        .arg("--dht-file-path")
+        .arg(lab.path(&format!("aria2-dht-{port}")))
         .arg(format!("--stop-with-process={}", process::id()))
         .arg("--dir")
         .arg(dir)
