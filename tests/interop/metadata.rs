@@ -124,8 +124,8 @@ fn gannet_reads_transmission_create() {
     let Some(lab) = Lab::with(&[Tool::Libtorrent, Tool::Transmission]) else { return };
     for shape in [Shape::Single, Shape::Tree] {
         let payload = Payload::new(&lab, shape);
-        assert_agree(&lab, &makers::transmission_create(&lab, &payload, Some(NO_TRACKER), &["-c", "a comment"]));
-        assert_agree(&lab, &makers::transmission_create(&lab, &payload, None, &["-p"]));
+        assert_agree(&lab, &makers::transmission_create(&lab, &payload, None, &["-c", "a comment"]));
+        assert_agree(&lab, &makers::transmission_create(&lab, &payload, Some(NO_TRACKER), &["-p"]));
     }
 }
 
