@@ -24,6 +24,7 @@ mod open_files;
 mod prepare;
 mod read;
 mod scan;
+pub mod state_file;
 mod sync;
 mod write;
 

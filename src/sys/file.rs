@@ -91,6 +91,11 @@ pub fn make_executable(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from((mode | (mode & 0o444) >> 2) as rustix::fs::RawMode))?)
 }
 
+/// Makes a file that is made with `options` its owner's alone.
+pub fn private(options: &mut std::fs::OpenOptions) {
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+}
+
 /// Where the next byte at or behind `offset` is that was ever written, and where the hole behind it begins; none if
 /// the rest of the file is a hole, which reads as zeros. Where holes are not told, all is data.
 ///

@@ -10,7 +10,8 @@ mod space;
 
 pub use dir::{Access, Dir};
 pub use file::{
-    Cached, Stamp, data_from, inode, is_cached, make_executable, read_at, same_file, stamp, will_need, write_at,
+    Cached, Stamp, data_from, inode, is_cached, make_executable, private, read_at, same_file, stamp, will_need,
+    write_at,
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit};
 pub use space::{Allocation, FileSystem, allocate, available, file_system};
