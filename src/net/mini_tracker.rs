@@ -377,8 +377,10 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let (swarms, now) = (swarms(), Instant::now());
-        for (ip, port, tail) in [("::1", 0, "left=0")] {
-            assert!(parse_announce(&ask(&swarms, now, ip, port, tail).1).is_err());
+        assert!(parse_announce(&ask(&swarms, now, "::1", 0, "left=0").1).is_err());
+        for query in ["", "info_hash=x", "info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=x&port=1"] {
+            let target = target(format!("GET /announce?{query} HTTP/1.1\r\n").as_bytes()).unwrap();
+            assert!(parse_announce(&swarms.answer(&target, "::1".parse().unwrap(), now).1).is_err(), "{query}");
         }
         for head in ["", "GET", "POST / HTTP/1.1\r\n", "GET / FTP\r\n", "GET /\r\n"] {
             assert!(target(head.as_bytes()).is_none(), "{head}");

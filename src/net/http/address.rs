@@ -85,7 +85,10 @@ pub enum LookupError {
     #[error("no {0} address")]
     NoFamily(Family),
     /// It has addresses, but none that may be asked.
-    #[error("{0} is an address in the local network, or one that is never asked")]
+    #[error("it leads to {0}, which {what}", what = match scope(*.0) {
+        Scope::Local => "is in the local network and asked only as a tracker, under a path that ends in /announce",
+        _ => "is never asked",
+    })]
     Refused(IpAddr),
 }
 

@@ -329,11 +329,12 @@ impl Schedule {
         let mut wait = longest.mul_f64(0.75 + 0.25 * self.rng.f64());
         let mut disabled = false;
         match error {
-            TrackerError::Url(_) | TrackerError::Unsafe(_) => disabled = true,
+            TrackerError::Url(_) => disabled = true,
             TrackerError::Failure { retry: Some(Retry::Never), .. } => disabled = true,
             TrackerError::Failure { retry: Some(Retry::After(asked)), .. } => wait = wait.max(*asked),
-            // Nothing to hurry for: hosts seldom get an address of another family.
-            TrackerError::NoAddress(_) => wait = MAX_BACKOFF,
+            // Nothing to hurry for: hosts seldom get an address of another family, or stop leading to where they must not.
+            // Not for ever, either: a name server that blocks, or a sign-in page of a hotel, looks the same.
+            TrackerError::NoAddress(_) | TrackerError::Unsafe(_) => wait = MAX_BACKOFF,
             _ => {}
         }
         endpoint.next = now + wait;

@@ -357,3 +357,91 @@ fn lists_are_bounded_and_empty_ones_are_fine() {
     assert_eq!(host_of("junk://user:SECRET@host:1/SECRET?SECRET"), "junk://host:1");
     assert_eq!(host_of("no url SECRET"), "(not a URL)");
 }
+
+/// Something that happens to a schedule.
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    /// The oldest job ends so.
+    Answer(Result<u64, u8>),
+    Completed,
+    WantMore,
+    AnnounceNow,
+    Stop,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    use proptest::prelude::*;
+    let step = prop_oneof![
+        4 => (0..2000u64).prop_map(Step::Wait),
+        4 => prop::result::maybe_err(60..4000u64, 0..5u8).prop_map(Step::Answer),
+        1 => Just(Step::Completed),
+        2 => Just(Step::WantMore),
+        1 => Just(Step::AnnounceNow),
+        1 => prop::bool::weighted(0.2).prop_map(|stop| if stop { Step::Stop } else { Step::WantMore }),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest::proptest! {
+    /// Whatever happens, in whatever order: one job at a time for each tracker, `started` first, `completed` at most once,
+    /// `stopped` only to those that heard, no regular announce within a minute of an answer, and an end to it.
+    #[test]
+    fn any_life(steps in steps(), private: bool, seed: u64) {
+        let start = Instant::now();
+        let urls = |names: &[&str]| names.iter().map(|n| format!("http://{n}/announce")).collect::<Vec<_>>();
+        let tiers = [urls(&["a", "b", "c"]), urls(&["d"])];
+        let both = ScheduleConfig { port_v6: Some(1), ..config(private) };
+        let mut schedule = Schedule::new(start, &tiers, both, seed);
+        let (mut now, mut open) = (start, Vec::<Job>::new());
+        let mut heard: std::collections::HashMap<(String, Family), (bool, Instant)> = std::collections::HashMap::new();
+        let mut stopping = false;
+        for step in steps.into_iter().chain([Step::Stop]).chain(std::iter::repeat_n(Step::Answer(Ok(60)), 40)) {
+            match step {
+                Step::Wait(seconds) => now += Duration::from_secs(seconds),
+                Step::Completed => schedule.handle_completed(now),
+                Step::WantMore => schedule.want_more_peers(now),
+                Step::AnnounceNow => schedule.announce_now(now),
+                Step::Stop => {
+                    stopping = true;
+                    schedule.stop();
+                }
+                Step::Answer(outcome) if !open.is_empty() => {
+                    let job = open.remove(0);
+                    let retry = |kind| match kind { 0 => Some(Retry::Never), 1 => Some(Retry::After(MAX_BACKOFF)), _ => None };
+                    let result = outcome.map(every).map_err(|kind| match kind {
+                        0..3 => TrackerError::Failure { reason: String::new(), retry: retry(kind) },
+                        3 => TrackerError::NoAddress(job.family),
+                        _ => TrackerError::TimedOut(MAX_BACKOFF),
+                    });
+                    schedule.handle_result(now, job.id, result.as_ref());
+                    let key = (job.tracker.to_string(), job.family);
+                    match (&result, job.announce.event) {
+                        (_, Stopped) => drop(heard.insert(key, (false, now))),
+                        (Ok(_), _) => drop(heard.insert(key, (true, now))),
+                        (Err(_), _) => {}
+                    }
+                }
+                Step::Answer(_) => {}
+            }
+            let mut polls = 0;
+            while let Some(job) = schedule.poll(now, Totals::default()) {
+                polls += 1;
+                proptest::prop_assert!(polls <= 8);
+                proptest::prop_assert!(!open.iter().any(|o| o.tracker == job.tracker && o.family == job.family));
+                let known = heard.get(&(job.tracker.to_string(), job.family)).copied();
+                proptest::prop_assert_eq!(known.is_some_and(|k| k.0), job.announce.event != Started);
+                if let (Regular, Some((_, at))) = (job.announce.event, known) {
+                    proptest::prop_assert!(now >= at + MIN_INTERVAL);
+                }
+                proptest::prop_assert!(!stopping || matches!(job.announce.event, Stopped | Completed));
+                open.push(job);
+            }
+            if let Some(at) = schedule.poll_timeout(now) {
+                proptest::prop_assert!(at > now, "nothing to do, and yet at once");
+            }
+            let _ = schedule.status();
+        }
+        proptest::prop_assert!(schedule.is_stopped());
+    }
+}
