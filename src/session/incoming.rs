@@ -37,7 +37,7 @@ async fn welcome(mut stream: TcpStream, address: SocketAddr, torrents: &Torrents
     let mut wanted = None;
     let answered = handshake::answer(&mut stream, |info_hash| {
         let torrent = torrents.find(&info_hash)?;
-        let ours = torrent.answer(address.ip(), info_hash)?;
+        let ours = torrent.answer(address, info_hash)?;
         wanted = Some(torrent);
         Some(ours)
     });

@@ -20,9 +20,9 @@ use crate::base::PeerId;
 use crate::disk::DiskPool;
 use crate::error::Error;
 use crate::net::listen;
-use crate::net::tracker::TrackerClient;
+use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::torrent::{self, Network, RateLimits, Spec};
-pub use crate::torrent::{Event, Place, SeedGoal, State, Status, Torrent, TrackerReport};
+pub use crate::torrent::{End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
 
 /// Many torrents in one process. Cheap to clone. Stops when the last clone and the last torrent are dropped, or by
 /// [`Session::stop`], which also tells trackers.
@@ -34,8 +34,8 @@ pub struct Session {
 struct Inner {
     config: Config,
     network: Arc<Network>,
-    disk: DiskPool,
-    trackers: Arc<TrackerClient>,
+    disk: Arc<DiskPool>,
+    trackers: TrackerClient,
     addresses: Vec<SocketAddr>,
     torrents: Arc<Torrents>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
@@ -69,18 +69,18 @@ impl Session {
         let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
         let network = Arc::new(Network::new(limits, config.max_connections));
-        let trackers = TrackerClient::new().map_err(|e| Error::Network(e.to_string()))?;
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
             .into_iter()
             .map(|listener| tokio::spawn(incoming::serve(listener, torrents.clone(), network.clone())))
             .collect();
-        let threads = config.disk_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
+        let disk = DiskPool::new(config.disk_threads)
+            .map_err(|e| Error::Disk { message: format!("cannot start disk threads: {e}"), path: None })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 network,
-                disk: DiskPool::new(threads),
-                trackers: Arc::new(trackers),
+                disk: Arc::new(disk),
+                trackers: TrackerClient::new(TrackerClientConfig::default()),
                 addresses,
                 torrents,
                 listeners: Mutex::new(tasks),

@@ -115,6 +115,14 @@ impl Swarm {
         }
     }
 
+    /// A buffer that [`Swarm::receive_into`] gave was not used: nothing will come of it.
+    pub fn handle_unused(&mut self, key: PeerKey, buf: BlockBuf) {
+        if let Some(peer) = self.peers.at_mut(key) {
+            peer.receiving = None;
+            self.pool.give(buf);
+        }
+    }
+
     /// Ends one turn of a connection: asks for more if there is room. Once per turn, not per block.
     pub fn handle_turn(&mut self, now: Instant, key: PeerKey) {
         self.refill(now, key);

@@ -132,6 +132,16 @@ impl Swarm {
         self.peers.at(key).map(|peer| (peer.address, peer.client.clone()))
     }
 
+    /// Whether pieces are at the disk threads.
+    pub fn is_verifying(&self) -> bool {
+        !self.verifying.is_empty()
+    }
+
+    /// Addresses worth trying first another time.
+    pub fn remembered_addresses(&self) -> Vec<SocketAddr> {
+        self.candidates.remembered()
+    }
+
     /// Whether a piece is wanted at all.
     pub fn priority(&self, piece: PieceIndex) -> Priority {
         self.picker.priority(piece)

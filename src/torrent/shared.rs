@@ -11,11 +11,12 @@ use super::conn;
 use super::event::Event;
 use super::network::Network;
 use crate::base::{PeerId, PeerKey, PieceIndex};
-use crate::disk::{Completions, DiskPool, Verify};
-use crate::metainfo::Metainfo;
+use crate::disk::{Completions, DiskPool, Job, ToVerify};
+use crate::hash::{Expected, MerkleRoot};
+use crate::metainfo::{Info, Metainfo, PieceHash};
 use crate::net::{dial, handshake};
 use crate::storage::Storage;
-use crate::swarm::{Action, CloseReason, NewPeer, Swarm};
+use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Swarm};
 use crate::wire::{Handshake, Reserved, client_name};
 
 /// How a connection's task is told things.
@@ -53,7 +54,7 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) metainfo: Arc<Metainfo>,
     pub(super) storage: Arc<Storage>,
-    pub(super) disk: DiskPool,
+    pub(super) disk: Arc<DiskPool>,
     /// Pieces that the disk threads are done with, for the torrent's task.
     pub(super) verdicts: Arc<Completions>,
     pub(super) network: Arc<Network>,
@@ -66,7 +67,7 @@ pub(super) struct Shared {
 /// What is to be done outside the lock.
 #[derive(Default)]
 struct Outside {
-    verify: Vec<Verify>,
+    verify: Vec<FullPiece>,
     dial: Vec<SocketAddr>,
     wake: Vec<Arc<Signal>>,
     news: bool,
@@ -78,7 +79,7 @@ impl Shared {
         swarm: Swarm,
         metainfo: Arc<Metainfo>,
         storage: Arc<Storage>,
-        disk: DiskPool,
+        disk: Arc<DiskPool>,
         verdicts: Arc<Completions>,
         network: Arc<Network>,
         events: broadcast::Sender<Event>,
@@ -125,12 +126,7 @@ impl Shared {
     fn collect(&self, inner: &mut Inner, outside: &mut Outside) {
         while let Some(action) = inner.swarm.poll_action() {
             match action {
-                Action::Verify(full) => outside.verify.push(Verify {
-                    storage: self.storage.clone(),
-                    piece: full.piece,
-                    blocks: full.blocks,
-                    verdicts: self.verdicts.clone(),
-                }),
+                Action::Verify(full) => outside.verify.push(full),
                 Action::Dial(address) => outside.dial.push(address),
                 Action::Close(key, reason) => {
                     if let Some(signal) = inner.signal(key) {
@@ -155,8 +151,8 @@ impl Shared {
     }
 
     fn carry_out(self: &Arc<Self>, outside: Outside) {
-        for verify in outside.verify {
-            self.disk.verify(verify);
+        for full in outside.verify {
+            self.verify(full);
         }
         for signal in outside.wake {
             signal.wake.notify_one();
@@ -169,9 +165,23 @@ impl Shared {
         }
     }
 
+    fn verify(&self, full: FullPiece) {
+        let Some(expected) = expected(&self.metainfo.info, full.piece) else {
+            debug_assert!(false, "a torrent without all its hashes is not run");
+            return;
+        };
+        self.disk.push(Job::Verify(ToVerify {
+            storage: self.storage.clone(),
+            piece: full.piece,
+            blocks: full.blocks,
+            expected,
+            completions: self.verdicts.clone(),
+        }));
+    }
+
     /// What we say to peers of this torrent.
     pub(super) fn our_handshake(&self, info_hash: [u8; 20]) -> Handshake {
-        Handshake { info_hash, peer_id: self.peer_id, reserved: Reserved::ours() }
+        Handshake { info_hash, peer_id: self.peer_id, reserved: Reserved::NONE.with_fast().with_extended() }
     }
 
     /// Dials, greets, and stays with the connection until it ends.
@@ -259,6 +269,15 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.shared.leave(self.key, self.address, CloseReason::Lost);
     }
+}
+
+/// What a piece must hash to, in the disk threads' terms.
+pub(super) fn expected(info: &Info, piece: PieceIndex) -> Option<Expected> {
+    Some(match info.piece_hash(piece)? {
+        PieceHash::V1(hash) => Expected::V1(*hash),
+        PieceHash::V2 { root, width } => Expected::V2(MerkleRoot { root, width }),
+        PieceHash::Hybrid { v1, root, width } => Expected::Hybrid(*v1, MerkleRoot { root, width }),
+    })
 }
 
 impl Inner {

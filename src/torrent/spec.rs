@@ -7,17 +7,7 @@ use std::time::Duration;
 
 use crate::base::PeerId;
 use crate::metainfo::Metainfo;
-use crate::storage::{Backend, Preallocate};
-
-/// Where a torrent's data lies.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// In this folder, under the torrent's name.
-    Folder(PathBuf),
-    /// Exactly here: the file of a single-file torrent, or the folder of a multi-file one. Opened read-only, never
-    /// written to.
-    Exact(PathBuf),
-}
+use crate::storage::{Backend, Place, Preallocate};
 
 /// When to stop seeding. With no field set: never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +23,7 @@ pub struct SeedGoal {
 pub struct Spec {
     /// What it is.
     pub metainfo: Arc<Metainfo>,
-    /// Where its data lies.
+    /// Where its data lies. [`Place::Exact`] is only ever read.
     pub place: Place,
     /// Which files to fetch, by file number; `None` is all.
     pub selected: Option<Vec<bool>>,
