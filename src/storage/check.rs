@@ -352,6 +352,7 @@ impl Checked {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests {
     use std::sync::atomic::AtomicBool;
 

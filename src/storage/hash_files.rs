@@ -212,6 +212,7 @@ impl Source<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests {
     use super::super::{FileMap, Placed};
     use super::*;

@@ -235,6 +235,7 @@ fn run<const W: usize, const N: usize>(
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests {
     use super::super::{sha1, sha256};
     use super::*;
@@ -258,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_length_of_the_last_block() {
-        let bytes: Vec<u8> = (0..20_000u32).map(|n| (n * n >> 5) as u8).collect();
+        let bytes: Vec<u8> = (0..20_000u32).map(|n| ((n * n) >> 5) as u8).collect();
         for len in (0..=130).chain([191, 192, 4_096]) {
             // Different bytes, at every alignment.
             let messages: Vec<Vec<&[u8]>> = (0..16).map(|n| vec![&bytes[n * 17..n * 17 + len]]).collect();

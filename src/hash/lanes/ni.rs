@@ -63,6 +63,7 @@ fn sha1_blocks(states: &mut [[u32; 5]; N], data: [&[u8]; N]) {
     let mut abcd = states.map(|s| _mm_shuffle_epi32(load(&[s[0], s[1], s[2], s[3]]), 0x1b));
     let mut e = states.map(|s| _mm_set_epi32(s[4].cast_signed(), 0, 0, 0));
     let blocks = blocks(&data);
+    #[expect(clippy::needless_range_loop, reason = "four lists of blocks are walked together")]
     for b in 0..blocks[0].len() {
         let (abcd_before, e_before) = (abcd, e);
         let mut w = [[abcd[0]; 4]; N];
@@ -114,6 +115,7 @@ fn sha256_blocks(states: &mut [[u32; 8]; N], data: [&[u8]; N]) {
         cdgh[n] = _mm_blend_epi16(efgh, cdab, 0xf0);
     }
     let blocks = blocks(&data);
+    #[expect(clippy::needless_range_loop, reason = "four lists of blocks are walked together")]
     for b in 0..blocks[0].len() {
         let (abef_before, cdgh_before) = (abef, cdgh);
         let mut w = [[swap; 4]; N];
