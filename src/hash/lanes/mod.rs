@@ -51,6 +51,9 @@ impl Tier {
                 Ok("scalar") => Self::SCALAR,
                 Ok("ni4") => Self { avx512: false, ..best },
                 Ok("avx512") => Self { ni: false, ..best },
+                // Kernels that are not optimised are hundreds of times slower than the crates, which are even in
+                // debug builds.
+                _ if cfg!(debug_assertions) => Self::SCALAR,
                 _ => best,
             }
         })
