@@ -70,7 +70,9 @@ impl UploadSlots {
             self.before_probe = None;
             let saturated = rate >= limit - limit / 10;
             if full && !saturated && waiting > 0 {
-                self.count += self.count.div_ceil(4);
+                // Gently: at the start of a swarm the line idles because there is nothing to send yet, and every slot
+                // opened for that makes the seeder repeat itself more.
+                self.count += self.count / 4;
             } else if full && saturated && per_slot < POOR_RATE {
                 self.count -= 1;
                 self.next = now + PROBE_STEP;
