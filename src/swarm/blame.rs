@@ -253,3 +253,176 @@ pub fn block_digest(key: &[u8; 16], block: &[u8]) -> u64 {
     let hash = Sha1::new().chain_update(key).chain_update(block).finalize();
     hash.iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::{Geometry, Slab};
+
+    fn pieces(n: u32) -> Vec<PieceIndex> {
+        Geometry::new(u64::from(n) * 16_384, 16_384).unwrap().pieces().collect()
+    }
+
+    fn senders(n: u32) -> Vec<Sender> {
+        let mut slab = Slab::default();
+        (0..n).map(|i| Sender { identity: Identity::WebSeed(i), key: slab.insert(()) }).collect()
+    }
+
+    #[test]
+    fn digests_are_keyed() {
+        assert_eq!(block_digest(&[1; 16], b"block"), Blame::new([1; 16]).digest(b"block"));
+        assert_ne!(block_digest(&[1; 16], b"block"), block_digest(&[2; 16], b"block"));
+        assert_ne!(block_digest(&[1; 16], b"block"), block_digest(&[1; 16], b"blocK"));
+    }
+
+    #[test]
+    fn sole_contributor_is_guilty_at_once() {
+        let (p, s) = (pieces(1)[0], senders(2));
+        let mut blame = Blame::new([0; 16]);
+        let guilty = blame.failed(p, &[(s[0], 1), (s[0], 2)]);
+        assert_eq!(guilty, [Guilty { sender: s[0], piece: p, proof: Proof::SoleContributor }]);
+        // One that connected anew in between is still the same.
+        let again = Sender { identity: s[0].identity, key: s[1].key };
+        assert_eq!(blame.failed(p, &[(s[0], 1), (again, 2)]).len(), 1);
+        assert_eq!(blame.failed(p, &[]), []);
+    }
+
+    #[test]
+    fn one_of_two_waits_for_proof() {
+        let (p, s) = (pieces(1)[0], senders(3));
+        let mut blame = Blame::new([0; 16]);
+        assert_eq!(blame.failed(p, &[(s[0], 1), (s[1], 66), (s[0], 3)]), []);
+        assert!(blame.is_on_parole(p) && blame.remembers(p));
+        assert_eq!(blame.suspects(p), [s[0].identity, s[1].identity]);
+        assert_eq!(blame.pieces_on_parole().collect::<Vec<_>>(), [p]);
+        let guilty = blame.verified(p, &[1, 2, 3]);
+        assert_eq!(guilty, [Guilty { sender: s[1], piece: p, proof: Proof::BadBlock { number: 1 } }]);
+        assert!(!blame.is_on_parole(p) && blame.suspects(p).is_empty());
+        assert!(blame.scores.is_empty() && blame.digests == 0, "everything is explained");
+        assert_eq!(blame.verified(p, &[1, 2, 3]), []);
+    }
+
+    #[test]
+    fn parole_comes_with_unexplained_failures_and_goes_with_good_pieces() {
+        let (p, s) = (pieces(4), senders(2));
+        let mut blame = Blame::new([0; 16]);
+        blame.failed(p[0], &[(s[0], 1), (s[1], 2)]);
+        assert!(!blame.must_be_alone(s[0].identity));
+        blame.failed(p[1], &[(s[0], 1), (s[1], 2)]);
+        assert!(blame.must_be_alone(s[0].identity) && blame.must_be_alone(s[1].identity));
+        blame.passed([s[0].identity]);
+        assert!(!blame.must_be_alone(s[0].identity) && blame.must_be_alone(s[1].identity));
+        // Explained failures leave nothing behind.
+        assert_eq!(blame.verified(p[0], &[1, 7]).len(), 1);
+        assert_eq!(blame.verified(p[1], &[1, 7]).len(), 1);
+        assert!(!blame.must_be_alone(s[1].identity) && !blame.must_be_alone(s[0].identity));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (p, s) = (pieces(40), senders(2));
+        let mut blame = Blame::new([0; 16]);
+        let blocks: Vec<_> = (0..MAX_DIGESTS / 8).map(|i| (s[i % 2], 0)).collect();
+        for &piece in &p {
+            blame.failed(piece, &blocks);
+            assert!(blame.digests <= MAX_DIGESTS);
+        }
+        assert!(!blame.remembers(p[0]) && blame.remembers(p[39]));
+        for _ in 0..100 {
+            blame.failed(p[39], &blocks[..2]);
+        }
+        assert!(blame.cases[&p[39]].attempts.len() <= MAX_ATTEMPTS);
+        for i in 0..10_000 {
+            blame.score(Identity::WebSeed(i), FAILED);
+        }
+        assert!(blame.scores.len() <= MAX_SCORES);
+    }
+
+    /// A swarm with liars, and a picker that does as it is told: returns (banned, those who ever lied, failures).
+    fn simulate(
+        seed: u64,
+        honest: u32,
+        liars: u32,
+        lie_percent: u8,
+        parole_works: bool,
+    ) -> (BTreeSet<u32>, BTreeSet<u32>, u32) {
+        const BLOCKS: usize = 8;
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let everybody = senders(honest + liars);
+        let mut blame = Blame::new([7; 16]);
+        let mut todo: VecDeque<PieceIndex> = pieces(60).into();
+        let (mut banned, mut lied, mut failures) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let number = |s: Sender| if let Identity::WebSeed(n) = s.identity { n } else { unreachable!() };
+        while let Some(piece) = todo.pop_front() {
+            let peers: Vec<Sender> = everybody.iter().copied().filter(|s| !banned.contains(&number(*s))).collect();
+            let alone: Vec<Sender> = peers.iter().copied().filter(|s| blame.must_be_alone(s.identity)).collect();
+            let suspects = blame.suspects(piece);
+            let from: Vec<Sender> = if parole_works && (blame.is_on_parole(piece) || (!alone.is_empty() && dice.bool()))
+            {
+                let better: Vec<_> = peers.iter().filter(|s| !suspects.contains(&s.identity)).copied().collect();
+                let pool = if !blame.is_on_parole(piece) {
+                    &alone
+                } else if better.is_empty() {
+                    &peers
+                } else {
+                    &better
+                };
+                vec![*dice.choice(pool).unwrap()]
+            } else {
+                (0..BLOCKS).map(|_| *dice.choice(&peers).unwrap()).collect()
+            };
+            let good: Vec<u64> = (0..8).map(|n| u64::from(piece.get()) << 8 | n).collect();
+            let blocks: Vec<(Sender, u64)> = (0..BLOCKS)
+                .map(|n| {
+                    let sender = from[n % from.len()];
+                    let lie = number(sender) >= honest && dice.u8(..100) < lie_percent;
+                    if lie {
+                        lied.insert(number(sender));
+                    }
+                    // Half of the liars agree on what to send.
+                    (
+                        sender,
+                        if !lie {
+                            good[n]
+                        } else if dice.bool() {
+                            0xbad
+                        } else {
+                            dice.u64(..)
+                        },
+                    )
+                })
+                .collect();
+            let guilty = if blocks.iter().map(|b| b.1).eq(good.iter().copied()) {
+                blame.passed(identities(&from));
+                blame.verified(piece, &good)
+            } else {
+                failures += 1;
+                todo.push_front(piece);
+                blame.failed(piece, &blocks)
+            };
+            banned.extend(guilty.iter().map(|g| number(g.sender)));
+        }
+        (banned, lied, failures)
+    }
+
+    proptest! {
+        #[test]
+        fn all_liars_are_found_and_nobody_else(
+            seed: u64, honest in 1u32..20, liars in 0u32..20, lie_percent in 1u8..=100, parole_works: bool,
+        ) {
+            // Without the picker's help a majority of liars can make pieces fail for very long.
+            let liars = if parole_works { liars } else { liars.min(honest / 4) };
+            let (banned, lied, failures) = simulate(seed, honest, liars, lie_percent, parole_works);
+            prop_assert_eq!(&banned, &lied);
+            prop_assert!(banned.iter().all(|&n| n >= honest));
+            if parole_works {
+                // Every piece fails at most once unexplained, and a liar's ban costs at most one failure more.
+                prop_assert!(failures <= 2 * liars, "{} failures, {} liars", failures, liars);
+            }
+        }
+    }
+}

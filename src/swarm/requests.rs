@@ -122,11 +122,14 @@ impl RequestWindow {
         }
         if self.outstanding == 0 {
             // The time without requests says nothing about the peer.
-            if now.saturating_duration_since(self.last) > STALE {
+            let idle = now.saturating_duration_since(self.last);
+            if idle > STALE {
                 self.growing = true;
                 self.flat = 0;
+                self.stretch = Stretch::new(now, false);
+            } else {
+                self.stretch.start += idle;
             }
-            self.stretch = Stretch::new(now, false);
             self.last = now;
         }
         self.outstanding = self.outstanding.saturating_add(n);
@@ -145,8 +148,8 @@ impl RequestWindow {
         self.stretch.bytes = self.stretch.bytes.saturating_add(bytes);
         let length = now.saturating_duration_since(self.stretch.start);
         let least = if self.growing { MIN_STRETCH } else { CALM_STRETCH };
-        // A round trip is over when a block comes that was asked for after the stretch began.
-        if asked_at > self.stretch.start && length >= least {
+        // A round trip is over when a block comes that was asked for after the stretch began, or the last one.
+        if (asked_at > self.stretch.start || self.outstanding == 0) && length >= least {
             self.measure(length);
             self.stretch = Stretch::new(now, self.outstanding >= self.limit());
         }
@@ -278,5 +281,194 @@ impl RequestWindow {
         } else if self.rate > 0 {
             self.window = blocks.clamp(MIN_WINDOW, MAX_WINDOW);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const BLOCK: u64 = 16_384;
+
+    /// A peer that answers in order at `rate` bytes per second over a line of round trip `rtt`, in bursts every `tick`.
+    struct Link {
+        rtt: Duration,
+        rate: u64,
+        tick: Duration,
+    }
+
+    struct Outcome {
+        /// Time until the window first reached the bandwidth-delay product.
+        reached: Option<Duration>,
+        /// Largest window in the second half.
+        most: usize,
+        /// Bytes per second in the second half.
+        goodput: u64,
+    }
+
+    fn run(link: &Link, reqq: usize, length: Duration) -> Outcome {
+        let t0 = Instant::now();
+        let mut window = RequestWindow::new(t0, reqq);
+        let bdp =
+            usize::try_from((u128::from(link.rate) * link.rtt.as_micros() / 1_000_000).div_ceil(u128::from(BLOCK)));
+        let bdp = bdp.unwrap();
+        let mut under_way: VecDeque<(Instant, Instant)> = VecDeque::new(); // Asked at, comes at.
+        let mut free_at = t0;
+        let mut now = t0;
+        let mut out = Outcome { reached: None, most: 0, goodput: 0 };
+        let (mut bytes, half) = (0u64, t0 + length / 2);
+        while now < t0 + length {
+            let room = window.room(now);
+            for _ in 0..room {
+                free_at = free_at.max(now + link.rtt / 2) + Duration::from_nanos(BLOCK * 1_000_000_000 / link.rate);
+                let since = (free_at - t0).as_nanos();
+                let sent = since.div_ceil(link.tick.as_nanos().max(1)) * link.tick.as_nanos().max(1);
+                let sent = t0 + Duration::from_nanos(u64::try_from(sent).unwrap());
+                under_way.push_back((now, sent + link.rtt / 2));
+            }
+            window.asked(now, room);
+            if out.reached.is_none() && window.outstanding() >= bdp.min(reqq) {
+                out.reached = Some(now - t0);
+            }
+            now = under_way.front().unwrap().1;
+            while let Some(&(asked_at, at)) = under_way.front()
+                && at <= now
+            {
+                under_way.pop_front();
+                window.answered(now, BLOCK, asked_at);
+                bytes += if now > half { BLOCK } else { 0 };
+            }
+            if now > half {
+                out.most = out.most.max(window.window());
+            }
+        }
+        assert_eq!(window.outstanding(), under_way.len());
+        out.goodput = u64::try_from(u128::from(bytes) * 1000 / (now - half).as_millis()).unwrap();
+        out
+    }
+
+    #[test]
+    fn window_follows_rate_and_round_trip() {
+        let ms = Duration::from_millis;
+        // Rate, round trip, tick, window within, product reached after at most so many round trips.
+        let cases = [
+            (1_000_000_000, ms(1), ms(0), 62..=500, 10),
+            (10_000_000, ms(200), ms(0), 122..=366, 8),
+            (10_000, ms(50), ms(0), 2..=4, 1),
+            (1_000_000, ms(50), ms(0), 4..=32, 4),
+            (100_000, ms(100), ms(0), 2..=8, 1),
+            (50_000_000, ms(1), ms(0), 4..=500, 8),
+            (1_000_000, ms(1000), ms(0), 62..=186, 8),
+            // A peer whose limiter works in ticks is not starved by a window that runs dry between them.
+            (1_000_000, ms(2), ms(100), 8..=40, 1),
+            (2_000_000, ms(10), ms(250), 31..=80, 1),
+            (1_000_000, ms(20), ms(500), 31..=80, 1),
+            (500_000, ms(20), ms(1000), 31..=80, 1),
+        ];
+        for (rate, rtt, tick, bounds, trips) in cases {
+            let out = run(&Link { rtt, rate, tick }, 2000, Duration::from_secs(60).min(rtt * 20_000));
+            let what = format!("{rate} B/s, {rtt:?}, tick {tick:?}: {} blocks, {} B/s", out.most, out.goodput);
+            assert!(bounds.contains(&out.most), "window: {what}");
+            assert!(out.goodput >= rate / 100 * 95, "goodput: {what}");
+            assert!(out.reached.is_some_and(|t| t <= rtt * trips), "reached after {:?}: {what}", out.reached);
+        }
+    }
+
+    #[test]
+    fn never_more_than_the_peer_queues() {
+        let out = run(&Link { rtt: MS, rate: 1_000_000_000, tick: Duration::ZERO }, 50, MS * 500);
+        assert_eq!(out.most, 50);
+        let window = RequestWindow::new(Instant::now(), 0);
+        assert_eq!(window.window(), 1);
+    }
+
+    #[test]
+    fn snubbed_after_20_s_dead_after_60_s_alive_with_data() {
+        let t0 = Instant::now();
+        let at = |s: u64| t0 + Duration::from_secs(s);
+        let mut w = RequestWindow::new(t0, 250);
+        assert_eq!(w.deadline(t0), None);
+        assert!(!w.is_snubbed(at(1000)), "nothing asked");
+        w.asked(at(100), 4);
+        assert_eq!(w.deadline(at(100)), Some(at(120)));
+        assert!(!w.is_snubbed(at(119)) && w.is_snubbed(at(120)));
+        assert_eq!(w.deadline(at(120)), Some(at(160)));
+        assert!(!w.is_dead(at(159)) && w.is_dead(at(160)));
+        assert_eq!(w.deadline(at(160)), None);
+        // Blocks given to others: still snubbed, one request to find out.
+        w.release(at(121), 4);
+        assert!(w.is_snubbed(at(500)) && !w.is_dead(at(500)));
+        assert_eq!(w.room(at(500)), 1);
+        w.asked(at(500), 1);
+        assert_eq!(w.room(at(500)), 0);
+        assert_eq!(w.deadline(at(500)), Some(at(539)), "21 s of silence were counted before");
+        w.heard(at(501));
+        assert!(!w.is_snubbed(at(520)) && w.is_snubbed(at(521)));
+        w.answered(at(530), BLOCK, at(500));
+        assert!(!w.is_snubbed(at(530)) && w.room(at(530)) > 0);
+    }
+
+    #[test]
+    fn choking_does_not_hide_silence() {
+        let t0 = Instant::now();
+        let mut w = RequestWindow::new(t0, 250);
+        for round in 0..4u32 {
+            let start = t0 + Duration::from_secs(100) * round;
+            assert_eq!(w.is_snubbed(start), round >= 3, "round {round}");
+            let n = w.room(start);
+            w.asked(start, n);
+            w.release(start + Duration::from_secs(7), n);
+        }
+    }
+
+    #[test]
+    fn eta_counts_queue_round_trip_and_silence() {
+        let t0 = Instant::now();
+        let mut w = RequestWindow::new(t0, 250);
+        assert_eq!(w.eta(t0), Some(Duration::ZERO));
+        w.asked(t0, 1);
+        assert_eq!(w.eta(t0), None);
+        // One block per 100 ms, asked for one at a time.
+        let mut now = t0;
+        for _ in 0..20 {
+            w.answered(now + MS * 100, BLOCK, now);
+            now += MS * 100;
+            w.asked(now, 1);
+        }
+        w.asked(now, 10);
+        let eta = w.eta(now).unwrap();
+        assert!((MS * 900..=MS * 1300).contains(&eta), "{eta:?}");
+        assert_eq!(w.eta(now + MS * 5000), Some(MS * 5000));
+    }
+
+    #[test]
+    fn a_starved_window_says_nothing_about_the_peer() {
+        let t0 = Instant::now();
+        let link = Link { rtt: MS * 20, rate: 5_000_000, tick: Duration::ZERO };
+        let mut w = RequestWindow::new(t0, 500);
+        let mut now = t0;
+        // Ramp up, all at once per round trip.
+        for _ in 0..20 {
+            let n = w.room(now);
+            w.asked(now, n);
+            let asked_at = now;
+            for _ in 0..n {
+                now += Duration::from_nanos(BLOCK * 1_000_000_000 / link.rate);
+                w.answered(now, BLOCK, asked_at);
+            }
+            now += link.rtt;
+        }
+        let before = w.window();
+        assert!(before > 20);
+        // Now the picker has one block at a time to ask for.
+        for _ in 0..200 {
+            w.asked(now, 1);
+            now += link.rtt;
+            w.answered(now, BLOCK, now - link.rtt);
+        }
+        assert!(w.window() >= before / 2, "{} of {before}", w.window());
     }
 }

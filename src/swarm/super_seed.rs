@@ -208,3 +208,120 @@ fn bump(table: &mut [u32], piece: PieceIndex, by: i32) {
         *n = n.saturating_add_signed(by);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::base::Slab;
+
+    fn geometry(pieces: u32) -> Geometry {
+        Geometry::new(u64::from(pieces) * 16_384, 16_384).unwrap()
+    }
+
+    fn peers(n: usize) -> Vec<PeerKey> {
+        let mut slab = Slab::default();
+        (0..n).map(|_| slab.insert(())).collect()
+    }
+
+    fn all(seed: &mut SuperSeed, now: Instant, peer: PeerKey) -> Vec<PieceIndex> {
+        std::iter::from_fn(|| seed.reveal(now, peer)).take(100).collect()
+    }
+
+    #[test]
+    fn two_at_a_time_and_the_next_when_somebody_else_has_it() {
+        let (now, keys) = (Instant::now(), peers(3));
+        let mut s = SuperSeed::new(&geometry(20), 1);
+        keys.iter().for_each(|&k| s.connected(k));
+        let first: Vec<Vec<PieceIndex>> = keys.iter().map(|&k| all(&mut s, now, k)).collect();
+        let mut flat: Vec<_> = first.concat();
+        assert_eq!(flat.len(), 3 * REVEALED_AT_ONCE);
+        flat.sort_unstable();
+        flat.dedup();
+        assert_eq!(flat.len(), 6, "every piece to one peer");
+        let (piece, other) = (first[0][0], first[1][0]);
+        assert!(s.is_revealed(keys[0], piece) && !s.is_revealed(keys[1], piece));
+        // It got the piece, but passed it to nobody.
+        assert_eq!(s.seen_have(now, piece, keys[0]), [keys[0]]);
+        assert_eq!(s.reveal(now, keys[0]), None);
+        // Another piece at another peer is no sign of it.
+        s.seen_have(now, other, keys[2]);
+        assert_eq!(s.reveal(now, keys[0]), None);
+        // Now somebody else has it.
+        assert_eq!(s.seen_have(now, piece, keys[1]), [keys[0], keys[1]]);
+        assert_eq!(all(&mut s, now, keys[0]).len(), 1);
+    }
+
+    #[test]
+    fn patience_ends_and_a_lonely_peer_need_not_wait() {
+        let (now, keys) = (Instant::now(), peers(2));
+        let mut s = SuperSeed::new(&geometry(20), 1);
+        keys.iter().for_each(|&k| s.connected(k));
+        let first = all(&mut s, now, keys[0]);
+        assert_eq!(s.deadline(), None);
+        s.seen_have(now, first[0], keys[0]);
+        assert_eq!(s.deadline(), Some(now + PATIENCE));
+        assert_eq!(s.reveal(now + PATIENCE / 2, keys[0]), None);
+        assert!(s.reveal(now + PATIENCE, keys[0]).is_some());
+        s.disconnected(keys[1]);
+        s.seen_have(now + PATIENCE, first[1], keys[0]);
+        assert!(s.reveal(now + PATIENCE, keys[0]).is_some());
+    }
+
+    #[test]
+    fn pieces_of_those_who_leave_come_back() {
+        let (now, keys) = (Instant::now(), peers(2));
+        let mut s = SuperSeed::new(&geometry(2), 1);
+        keys.iter().for_each(|&k| s.connected(k));
+        let lost = all(&mut s, now, keys[0]);
+        assert_eq!(lost.len(), 2);
+        s.seen_have(now, lost[0], keys[0]);
+        s.disconnected(keys[0]);
+        let mut again = all(&mut s, now, keys[1]);
+        again.sort_unstable();
+        let mut lost = lost;
+        lost.sort_unstable();
+        assert_eq!(again, lost);
+        assert!(!s.is_finished());
+        s.seen_bitfield(now, keys[1], &Bitfield::full(2));
+        assert!(s.is_finished());
+        assert_eq!(s.hidden_from(keys[1]).count(), 0);
+        // Unknown peers change nothing.
+        s.seen_have(now, again[0], keys[0]);
+        assert_eq!(s.reveal(now, keys[0]), None);
+    }
+
+    /// Equal peers that pass pieces on: every piece leaves the seed about once.
+    #[test]
+    fn every_piece_is_sent_about_once() {
+        let (mut now, keys) = (Instant::now(), peers(10));
+        let (pieces, geometry) = (200, geometry(200));
+        let mut s = SuperSeed::new(&geometry, 7);
+        keys.iter().for_each(|&k| s.connected(k));
+        let mut has: Vec<Bitfield> = keys.iter().map(|_| Bitfield::new(pieces)).collect();
+        let mut dice = fastrand::Rng::with_seed(3);
+        let mut sent = 0u32;
+        let mut wanted: Vec<VecDeque<PieceIndex>> = keys.iter().map(|_| VecDeque::new()).collect();
+        for _ in 0..5_000 {
+            now += Duration::from_millis(100);
+            for (i, &key) in keys.iter().enumerate() {
+                wanted[i].extend(std::iter::from_fn(|| s.reveal(now, key)));
+                // The seed serves each peer a piece per tick, and so does a random neighbour.
+                let from_seed = wanted[i].pop_front().filter(|&p| !has[i].has(p));
+                sent += u32::from(from_seed.is_some());
+                let from = dice.usize(..keys.len());
+                let traded = has[from].and_not(&has[i]).next();
+                for piece in from_seed.into_iter().chain(traded) {
+                    has[i].set(piece);
+                    s.seen_have(now, piece, key);
+                }
+            }
+            if s.is_finished() {
+                break;
+            }
+        }
+        assert!(s.is_finished());
+        assert!(sent <= pieces + pieces / 10, "{sent} pieces sent of {pieces}");
+    }
+}
