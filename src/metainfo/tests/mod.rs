@@ -9,13 +9,47 @@ use sha1::{Digest, Sha1};
 
 /// The data of the torrents in `testdata/torrents`.
 fn data(seed: usize, length: u64) -> Vec<u8> {
-    (0..usize::try_from(length).unwrap()).map(|i| ((i % 251 + i / 251 * 3 + seed) & 255) as u8).collect()
+    (0..usize::try_from(length).unwrap()).map(|i| (i % 251 + i / 251 * 3 + seed).to_le_bytes()[0]).collect()
+}
+
+macro_rules! stored {
+    ($($name:literal)*) => {
+        /// The torrents in `testdata/torrents`: name and bytes.
+        const STORED: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/testdata/torrents/", $name, ".torrent"
+        )))),*];
+    };
+}
+
+stored! {
+    "gannet-hybrid-many"
+    "gannet-v1-many"
+    "gannet-v2-many"
+    "lt-hybrid-32k-many"
+    "lt-hybrid-32k-single"
+    "lt-hybrid-many"
+    "lt-hybrid-names"
+    "lt-hybrid-notail-many"
+    "lt-hybrid-notail-single"
+    "lt-hybrid-single"
+    "lt-v1-many"
+    "lt-v1-names"
+    "lt-v1-padded-many"
+    "lt-v1-padded-single"
+    "lt-v1-single"
+    "lt-v2-64k-many"
+    "lt-v2-64k-single"
+    "lt-v2-many"
+    "lt-v2-single"
+    "mktorrent-many"
+    "mktorrent-single"
+    "transmission-many"
+    "transmission-single"
 }
 
 /// The bytes of a torrent in `testdata/torrents`.
 fn stored(name: &str) -> Vec<u8> {
-    let path = format!("{}/testdata/torrents/{name}.torrent", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    STORED.iter().find(|(n, _)| *n == name).map(|(_, bytes)| bytes.to_vec()).unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// Hashes what `plan` says, as a session would.
