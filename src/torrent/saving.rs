@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::base::Bitfield;
 use crate::metainfo::Info;
 use crate::resume::{FileStamp, MAX_RESUME_LEN, ResumeData};
-use crate::storage::{Stamp, Storage, StorageError, state_file};
+use crate::storage::{Storage, StorageError, state_file};
 
 /// Counters and times that go on from run to run.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,7 @@ pub(super) fn load(path: &Path, info: &Info, storage: &Storage) -> (Saved, Optio
         return (saved, None);
     }
     // After a clean end a file must be as it was. Else it may have been written to since; its size and identity tell.
-    let unchanged = |then: &Option<FileStamp>, now: &Option<Stamp>| match (then, now) {
+    let unchanged = |then: &Option<FileStamp>, now: &Option<FileStamp>| match (then, now) {
         (Some(then), Some(now)) => {
             then.size == now.size && then.inode == now.inode && (!clean || then.mtime_ns == now.mtime_ns)
         }
@@ -97,10 +97,9 @@ pub(super) fn save(
     have: Bitfield,
     clean: bool,
 ) -> Result<(), StorageError> {
-    let stamp = |s: Stamp| FileStamp { size: s.size, mtime_ns: s.mtime_ns, inode: s.inode };
     let data = ResumeData {
         have,
-        files: storage.file_identities()?.into_iter().map(|s| s.map(stamp)).collect(),
+        files: storage.file_identities()?,
         clean,
         uploaded: saved.uploaded,
         downloaded: saved.downloaded,

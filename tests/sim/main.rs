@@ -6,7 +6,7 @@ mod world;
 use std::time::Duration;
 
 use gannet::base::Geometry;
-use world::{NodeSpec, Temper, World};
+use world::{NodeSpec, World};
 
 const MIB: u64 = 1 << 20;
 

@@ -266,10 +266,10 @@ impl World {
     fn connect(&mut self, i: usize, to: SocketAddr) {
         let now = self.instant();
         let found = self.by_address.get(&to).copied().filter(|j| !self.nodes[*j].gone && self.nodes[*j].spec.joins <= self.now);
-        let Some(j) = found.filter(|j| self.nodes[*j].swarm.admits(self.nodes[i].address.ip()).is_ok()) else {
+        let Some(j) = found.filter(|j| self.nodes[*j].swarm.admits(self.nodes[i].address).is_ok()) else {
             return self.nodes[i].swarm.handle_dial_failed(now, to);
         };
-        let reserved = Reserved::ours();
+        let reserved = Reserved::NONE.with_fast().with_extended();
         // An incoming connection comes from another port than the one it can be reached at.
         let from = SocketAddr::new(self.nodes[i].address.ip(), 40_000);
         let there = NewPeer { address: from, outgoing: false, id: self.nodes[i].id, reserved };
@@ -278,7 +278,7 @@ impl World {
         let (a, b) = (self.nodes[i].swarm.handle_connected(now, here), self.nodes[j].swarm.handle_connected(now, there));
         match (a, b) {
             (Ok(a), Ok(b)) => {
-                let link = |peer, peer_key| Link { peer, peer_key, decoder: Decoder::new(), delay, in_turn: false };
+                let link = |peer, peer_key| Link { peer, peer_key, decoder: Decoder::new(None), delay, in_turn: false };
                 self.nodes[i].links.insert(a, link(j, b));
                 self.nodes[j].links.insert(b, link(i, a));
                 self.flush(i, a);
