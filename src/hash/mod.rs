@@ -1,5 +1,47 @@
 //! L0: SHA-1 and SHA-256 of pieces and leaves.
 //!
-//! For: hashing messages that lie scattered over blocks, one or many at once.
+//! For: hashing messages that lie scattered over blocks, one or many at once, and saying whether a piece is right.
 //! Must not know: any layer above, files, threads.
-//! BEPs: 3 (SHA-1 of pieces), 52 (SHA-256 of 16 KiB leaves).
+//! Main types: [`Expected`], [`PieceBytes`], [`PieceHasher`]; functions [`sha1_many`], [`sha256_many`].
+//! BEPs: 3 (SHA-1 of pieces), 52 (SHA-256 of 16 KiB leaves and the tree above them).
+
+mod merkle;
+mod piece;
+
+pub use merkle::{LEAF_LEN, ZERO_HASH, merkle_pad, merkle_root};
+pub use piece::{Expected, Hashed, MerkleRoot, PieceBytes, PieceHasher, check_pieces, leaf_hashes};
+
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+
+/// A message that lies scattered over several slices.
+pub type Slices<'a> = &'a [&'a [u8]];
+
+/// How many messages [`sha1_many`] and [`sha256_many`] can make use of at once; more are taken in turns.
+pub fn lanes() -> usize {
+    1
+}
+
+/// SHA-1 of one message.
+pub fn sha1(message: Slices<'_>) -> [u8; 20] {
+    let mut hasher = Sha1::new();
+    message.iter().for_each(|slice| hasher.update(slice));
+    hasher.finalize().into()
+}
+
+/// SHA-256 of one message.
+pub fn sha256(message: Slices<'_>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    message.iter().for_each(|slice| hasher.update(slice));
+    hasher.finalize().into()
+}
+
+/// SHA-1 of many messages, in their order. Those of equal length are hashed together where the processor can.
+pub fn sha1_many(messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
+    messages.iter().map(|m| sha1(m)).collect()
+}
+
+/// SHA-256 of many messages, in their order. Those of equal length are hashed together where the processor can.
+pub fn sha256_many(messages: &[Slices<'_>]) -> Vec<[u8; 32]> {
+    messages.iter().map(|m| sha256(m)).collect()
+}

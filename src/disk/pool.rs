@@ -1,0 +1,178 @@
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::work;
+use super::{Job, ToVerify};
+use crate::hash;
+
+/// Threads for long jobs.
+const LONG_THREADS: usize = 2;
+
+/// The most disk threads: more do not make a disk faster.
+const MAX_THREADS: usize = 64;
+
+/// The most bytes that one thread takes to hash together: what waits behind them waits as long.
+const MAX_BATCH: usize = 64 << 20;
+
+/// The disk threads of a session. Dropping it lets them finish what was asked for, and waits for them.
+#[derive(Debug)]
+pub struct DiskPool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    quick: Condvar,
+    long: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    verify: VecDeque<ToVerify>,
+    /// Reads, and pieces that are on disk.
+    quick: VecDeque<Job>,
+    long: VecDeque<Job>,
+    /// Whose turn it is when both kinds of quick jobs wait: neither may starve the other.
+    verify_next: bool,
+    closing: bool,
+}
+
+/// What a disk thread takes from the queue at once.
+enum Batch {
+    Verify(Vec<ToVerify>),
+    One(Job),
+}
+
+impl DiskPool {
+    /// Starts `threads` threads (one per core if none is said) for quick jobs, and a few for long ones.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn new(threads: Option<usize>) -> io::Result<Self> {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let count = threads.unwrap_or_else(cores).clamp(1, MAX_THREADS);
+        let mut pool = Self { shared: Arc::default(), threads: Vec::new() };
+        for n in 0..count {
+            let shared = pool.shared.clone();
+            let thread = thread::Builder::new().name(format!("gannet-disk-{n}"));
+            pool.threads.push(thread.spawn(move || shared.run_quick())?);
+        }
+        for n in 0..LONG_THREADS {
+            let shared = pool.shared.clone();
+            let thread = thread::Builder::new().name(format!("gannet-long-{n}"));
+            pool.threads.push(thread.spawn(move || shared.run_long())?);
+        }
+        Ok(pool)
+    }
+
+    /// Hands in a job. Never waits for the disk.
+    pub fn push(&self, job: Job) {
+        let mut queue = self.shared.lock();
+        let wake = if job.is_long() { &self.shared.long } else { &self.shared.quick };
+        match job {
+            Job::Verify(piece) => queue.verify.push_back(piece),
+            job if job.is_long() => queue.long.push_back(job),
+            job => queue.quick.push_back(job),
+        }
+        drop(queue);
+        wake.notify_one();
+    }
+
+    /// Runs `call` on a thread for long jobs, and answers with what it returns; with an error if it panicked.
+    pub fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> tokio::sync::oneshot::Receiver<T> {
+        let (answer, receiver) = tokio::sync::oneshot::channel();
+        self.push(Job::Call(Box::new(move || drop(answer.send(call())))));
+        receiver
+    }
+
+    /// Quick jobs that wait: a measure of how far the disk is behind.
+    pub fn waiting(&self) -> usize {
+        let queue = self.shared.lock();
+        queue.verify.len() + queue.quick.len()
+    }
+}
+
+impl Drop for DiskPool {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.quick.notify_all();
+        self.shared.long.notify_all();
+        for thread in self.threads.drain(..) {
+            // A pool that is dropped by one of its own jobs cannot wait for that job.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run_quick(&self) {
+        while let Some(batch) = self.next_quick() {
+            match batch {
+                Batch::Verify(pieces) => work::verify(pieces),
+                Batch::One(job) => work::run(job),
+            }
+        }
+    }
+
+    fn run_long(&self) {
+        loop {
+            let mut queue = self.lock();
+            let job = loop {
+                match queue.long.pop_front() {
+                    Some(job) => break job,
+                    None if queue.closing => return,
+                    None => queue = self.long.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(queue);
+            work::run(job);
+        }
+    }
+
+    fn next_quick(&self) -> Option<Batch> {
+        let mut queue = self.lock();
+        loop {
+            if !queue.verify.is_empty() && (queue.verify_next || queue.quick.is_empty()) {
+                queue.verify_next = false;
+                return Some(Batch::Verify(queue.take_pieces()));
+            }
+            if let Some(job) = queue.quick.pop_front() {
+                queue.verify_next = true;
+                return Some(Batch::One(job));
+            }
+            if queue.closing {
+                return None;
+            }
+            queue = self.quick.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Queue {
+    /// All pieces that wait, up to what can be hashed at once.
+    fn take_pieces(&mut self) -> Vec<ToVerify> {
+        let mut bytes = 0;
+        let mut pieces = Vec::new();
+        while let Some(piece) = self.verify.front() {
+            bytes += piece.blocks.iter().map(|b| b.len()).sum::<usize>();
+            if !pieces.is_empty() && (bytes > MAX_BATCH || pieces.len() >= hash::lanes()) {
+                break;
+            }
+            pieces.extend(self.verify.pop_front());
+        }
+        pieces
+    }
+}

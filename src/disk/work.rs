@@ -1,0 +1,138 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::{Completions, Done, Job, ReadDone, ToVerify, Verdict};
+use crate::base::{Block, PieceIndex};
+use crate::hash::{Expected, Hashed, PieceBytes, PieceHasher, check_pieces};
+use crate::storage::{Storage, StorageError};
+
+/// Bytes read at a time of a piece that is hashed from the disk.
+const READ_STEP: usize = 1 << 18;
+
+/// Runs `job`; a panic in it becomes an error of that job, and the thread goes on.
+fn guarded<T>(
+    storage: &Storage,
+    operation: &'static str,
+    job: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
+        tracing::error!(operation, "a disk job panicked: this is a bug");
+        Err(StorageError::internal(&storage.path(), operation))
+    })
+}
+
+/// Hashes pieces together, writes the good ones, posts the verdicts: those of one torrent in one go.
+pub(super) fn verify(pieces: Vec<ToVerify>) {
+    // What a panic must not take along are the blocks: they stay out here.
+    let hashed = catch_unwind(|| hash(&pieces)).unwrap_or_else(|_| {
+        tracing::error!("hashing panicked: this is a bug");
+        vec![None; pieces.len()]
+    });
+    let mut posts: Vec<(Arc<Completions>, Vec<Done>)> = Vec::new();
+    for (job, hashed) in pieces.into_iter().zip(hashed) {
+        let verdict = match hashed {
+            Some(Hashed::Bad) => Verdict::Bad,
+            Some(Hashed::Good) => {
+                let slices: Vec<&[u8]> = job.blocks.iter().map(|b| b.as_slice()).collect();
+                match guarded(&job.storage, "write a piece", || job.storage.write_piece(job.piece, &slices)) {
+                    Ok(()) => Verdict::Good,
+                    Err(e) => Verdict::DiskFailed(e),
+                }
+            }
+            None => Verdict::DiskFailed(StorageError::internal(&job.storage.path(), "hash a piece")),
+        };
+        let done = Done::Verified { piece: job.piece, verdict, blocks: job.blocks };
+        match posts.iter_mut().find(|(c, _)| Arc::ptr_eq(c, &job.completions)) {
+            Some((_, post)) => post.push(done),
+            None => posts.push((job.completions, vec![done])),
+        }
+    }
+    for (completions, post) in posts {
+        completions.extend(post);
+    }
+}
+
+fn hash(pieces: &[ToVerify]) -> Vec<Option<Hashed>> {
+    let slices: Vec<Vec<&[u8]>> = pieces.iter().map(|p| p.blocks.iter().map(|b| b.as_slice()).collect()).collect();
+    let bytes: Vec<_> = pieces
+        .iter()
+        .zip(&slices)
+        .map(|(p, slices)| PieceBytes {
+            slices,
+            data_len: p.storage.geometry().data_len(p.piece),
+            wire_len: p.storage.geometry().piece_len(p.piece),
+            expected: p.expected,
+        })
+        .collect();
+    check_pieces(&bytes).into_iter().map(Some).collect()
+}
+
+/// Everything but pieces in memory.
+pub(super) fn run(job: Job) {
+    match job {
+        Job::Verify(piece) => verify(vec![piece]),
+        Job::VerifyStored { storage, piece, expected, completions } => {
+            let verdict = match guarded(&storage, "check a piece", || hash_stored(&storage, piece, &expected)) {
+                Ok(Hashed::Good) => Verdict::Good,
+                Ok(Hashed::Bad) => Verdict::Bad,
+                Err(e) => Verdict::DiskFailed(e),
+            };
+            completions.push(Done::Verified { piece, verdict, blocks: Vec::new() });
+        }
+        Job::Spill { storage, piece, begin, blocks, completions } => {
+            let slices: Vec<&[u8]> = blocks.iter().map(|b| b.as_slice()).collect();
+            let outcome = guarded(&storage, "write blocks", || storage.write_part(piece, begin, &slices));
+            completions.push(Done::Spilled { piece, begin, outcome, blocks });
+        }
+        Job::Read { storage, blocks, mut buf, answer } => {
+            if !answer.is_closed() {
+                let outcome = guarded(&storage, "read blocks", || read(&storage, &blocks, &mut buf));
+                let _ = answer.send(ReadDone { buf, outcome });
+            }
+        }
+        Job::ReadAhead { storage, piece, answer } => {
+            if !answer.is_closed() {
+                let _ = answer.send(guarded(&storage, "read a piece", || storage.read_ahead(piece)));
+            }
+        }
+        Job::Sync { storage, completions } => {
+            completions.push(Done::Synced(guarded(&storage, "sync", || storage.sync())));
+        }
+        Job::Call(call) => {
+            if catch_unwind(AssertUnwindSafe(call)).is_err() {
+                tracing::error!("a call on a disk thread panicked: this is a bug");
+            }
+        }
+    }
+}
+
+fn hash_stored(storage: &Storage, piece: PieceIndex, expected: &Expected) -> Result<Hashed, StorageError> {
+    let (data_len, wire_len) = (storage.geometry().data_len(piece), storage.geometry().piece_len(piece));
+    let mut hasher = PieceHasher::new(data_len, wire_len, expected.v1().is_some(), expected.v2().is_some());
+    let mut buf = vec![0; READ_STEP.min(wire_len as usize)];
+    let mut begin = 0;
+    while begin < wire_len {
+        let step = buf.len().min((wire_len - begin) as usize);
+        storage.read_piece(piece, begin, &mut buf[..step])?;
+        hasher.update(&buf[..step]);
+        begin += u32::try_from(step).unwrap_or(wire_len);
+    }
+    Ok(hasher.check(expected))
+}
+
+fn read(storage: &Storage, blocks: &[Block], buf: &mut Vec<u8>) -> Result<(), StorageError> {
+    buf.clear();
+    buf.resize(blocks.iter().map(|b| b.len() as usize).sum(), 0);
+    let mut rest = buf.as_mut_slice();
+    let mut blocks = blocks.iter().peekable();
+    while let Some(first) = blocks.next() {
+        let mut end = first.begin() + first.len();
+        while let Some(next) = blocks.next_if(|b| b.piece() == first.piece() && b.begin() == end) {
+            end += next.len();
+        }
+        let (part, behind) = std::mem::take(&mut rest).split_at_mut((end - first.begin()) as usize);
+        rest = behind;
+        storage.read_piece(first.piece(), first.begin(), part)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+use super::scan::{self, Progress, STREAM_STEP};
+use super::{Span, StorageError, Target};
+use crate::hash::{PieceHasher, Slices, ZERO_HASH, leaf_hashes, merkle_root, sha1_many};
+use crate::sys;
+
+/// The most files that one thread keeps open while it hashes.
+const MAX_OPEN: usize = 16;
+
+/// A file to make a torrent of.
+#[derive(Clone, Debug)]
+pub struct FileToHash {
+    /// Where it is. The user named it or its folder: links are followed.
+    pub path: PathBuf,
+    /// Its length when the pieces were laid out; it must still have it.
+    pub length: u64,
+}
+
+/// What one piece of a torrent to be consists of.
+#[derive(Clone, Debug)]
+pub struct PieceToHash {
+    /// Its data in order: ranges of files, by their number in the list of files.
+    pub spans: Vec<Span>,
+    /// Zeros behind them, for SHA-1 only (BEP 47).
+    pub padding: u32,
+    /// Leaves that its SHA-256 tree is padded to.
+    pub width: u32,
+}
+
+/// The hashes of all pieces, in order; empty for a version that was not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PieceHashes {
+    /// SHA-1.
+    pub v1: Vec<[u8; 20]>,
+    /// Roots of the pieces' SHA-256 trees.
+    pub v2: Vec<[u8; 32]>,
+}
+
+/// Reads files once, on all cores (or `threads`), and hashes `piece_count` pieces of at most `piece_length` bytes of them.
+/// `piece` tells what each consists of.
+///
+/// # Errors
+/// A file that cannot be read, or that is not as long as it was; with an `Interrupted` source when
+/// [`Progress::cancel`] was set.
+pub fn hash_files(
+    files: &[FileToHash],
+    piece_length: u32,
+    piece_count: u32,
+    piece: &(dyn Fn(u32) -> Option<PieceToHash> + Sync),
+    (v1, v2): (bool, bool),
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<PieceHashes, StorageError> {
+    let count = piece_count as usize;
+    let hashes =
+        PieceHashes { v1: vec![[0; 20]; if v1 { count } else { 0 }], v2: vec![[0; 32]; if v2 { count } else { 0 }] };
+    let hashes = Mutex::new(hashes);
+    let failed = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    scan::on_all_cores(piece_count, piece_length, threads, &stop, |group, buf| {
+        let mut source = Source { files, open: FxHashMap::default(), progress };
+        let first = group.start as usize;
+        let outcome = if progress.cancel.load(Ordering::Relaxed) {
+            let path = files.first().map(|f| f.path.clone()).unwrap_or_default();
+            Err(StorageError::new(path, "go on", io::Error::new(io::ErrorKind::Interrupted, "stopped")))
+        } else {
+            let pieces: Vec<PieceToHash> = group.map_while(piece).collect();
+            source.hash(&pieces, scan::fits(piece_length), (v1, v2), buf)
+        };
+        match outcome {
+            Ok(done) => {
+                let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
+                for (n, hash) in done.v1.into_iter().enumerate() {
+                    hashes.v1[first + n] = hash;
+                }
+                for (n, hash) in done.v2.into_iter().enumerate() {
+                    hashes.v2[first + n] = hash;
+                }
+            }
+            Err(e) => {
+                stop.store(true, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            }
+        }
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    // A file that grew has a tail that is in no piece.
+    for file in files {
+        let len = file.path.metadata().map_err(|e| StorageError::new(&file.path, "read", e))?.len();
+        if len != file.length {
+            return Err(StorageError::changed(&file.path, "read", "the file changed while it was hashed"));
+        }
+    }
+    Ok(hashes.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+struct Source<'a> {
+    files: &'a [FileToHash],
+    open: FxHashMap<u32, Arc<File>>,
+    progress: &'a Progress,
+}
+
+impl Source<'_> {
+    fn hash(
+        &mut self,
+        pieces: &[PieceToHash],
+        fits: bool,
+        (v1, v2): (bool, bool),
+        buf: &mut Vec<u8>,
+    ) -> Result<PieceHashes, StorageError> {
+        let mut hashes = PieceHashes::default();
+        if !fits {
+            for piece in pieces {
+                let (sha1, leaves) = self.stream(piece, (v1, v2), buf)?;
+                hashes.v1.extend(sha1);
+                hashes.v2.extend(leaves.map(|leaves| merkle_root(leaves, piece.width, ZERO_HASH)));
+            }
+            return Ok(hashes);
+        }
+        let data_len = |p: &PieceToHash| p.spans.iter().map(|s| s.len).sum::<u64>();
+        // No longer than a piece, which fits.
+        let lens: Vec<_> =
+            pieces.iter().map(|p| (usize::try_from(data_len(p)).unwrap_or(0), p.padding as usize)).collect();
+        let total = lens.iter().map(|(data, padding)| data + padding).sum();
+        if buf.len() < total {
+            buf.resize(total, 0);
+        }
+        let mut rest = &mut buf[..total];
+        let mut bytes: Vec<(&[u8], &[u8])> = Vec::with_capacity(pieces.len());
+        for (piece, (data, padding)) in pieces.iter().zip(&lens) {
+            let (whole, behind) = rest.split_at_mut(data + padding);
+            rest = behind;
+            let mut left = &mut whole[..*data];
+            for span in &piece.spans {
+                let (part, behind) = left.split_at_mut(usize::try_from(span.len).unwrap_or(0));
+                self.read(span, 0, part)?;
+                left = behind;
+            }
+            whole[*data..].fill(0);
+            bytes.push((whole, &whole[..*data]));
+        }
+        if v1 {
+            let messages: Vec<[&[u8]; 1]> = bytes.iter().map(|(whole, _)| [*whole]).collect();
+            let messages: Vec<Slices<'_>> = messages.iter().map(<[_; 1]>::as_slice).collect();
+            hashes.v1 = sha1_many(&messages);
+        }
+        if v2 {
+            let roots = bytes.iter().zip(pieces);
+            hashes.v2 = roots.map(|((_, data), p)| merkle_root(leaf_hashes(&[data]), p.width, ZERO_HASH)).collect();
+        }
+        Ok(hashes)
+    }
+
+    #[expect(clippy::type_complexity, reason = "as PieceHasher::finish gives it")]
+    fn stream(
+        &mut self,
+        piece: &PieceToHash,
+        (v1, v2): (bool, bool),
+        buf: &mut Vec<u8>,
+    ) -> Result<(Option<[u8; 20]>, Option<Vec<[u8; 32]>>), StorageError> {
+        let data: u64 = piece.spans.iter().map(|s| s.len).sum();
+        // A piece is at most 512 MiB.
+        let data = u32::try_from(data).unwrap_or(u32::MAX);
+        let mut hasher = PieceHasher::new(data, data.saturating_add(piece.padding), v1, v2);
+        buf.resize(buf.len().max(STREAM_STEP), 0);
+        for span in &piece.spans {
+            let mut done = 0;
+            while done < span.len {
+                let step = usize::try_from(span.len - done).unwrap_or(usize::MAX).min(STREAM_STEP);
+                self.read(span, done, &mut buf[..step])?;
+                hasher.update(&buf[..step]);
+                done += step as u64;
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Reads a part of a span, from byte `from` of it on.
+    fn read(&mut self, span: &Span, from: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let Target::File { file: number, offset } = span.target else {
+            buf.fill(0);
+            return Ok(());
+        };
+        let Some(named) = self.files.get(number as usize) else {
+            return Err(StorageError::new(PathBuf::new(), "read", io::ErrorKind::NotFound));
+        };
+        let fail = |e: io::Error| StorageError::new(&named.path, "read", e);
+        let file = match self.open.get(&number) {
+            Some(file) => file.clone(),
+            None => {
+                if self.open.len() >= MAX_OPEN {
+                    self.open.clear();
+                }
+                let file = Arc::new(File::open(&named.path).map_err(fail)?);
+                self.open.insert(number, file.clone());
+                file
+            }
+        };
+        sys::read_at(&file, buf, offset + from).map_err(fail)?;
+        self.progress.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FileMap, Placed};
+    use super::*;
+    use crate::hash::{LEAF_LEN, sha1};
+
+    #[test]
+    fn once_over_all_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let lengths = [70_000, 0, 5, 200_000, 40 << 20];
+        let content = |n: usize, len: usize| (0..len).map(|i| (i * (n + 3) % 250) as u8).collect::<Vec<u8>>();
+        let files: Vec<FileToHash> = lengths
+            .iter()
+            .enumerate()
+            .map(|(n, &len)| {
+                let path = dir.path().join(n.to_string());
+                std::fs::write(&path, content(n, len)).unwrap();
+                FileToHash { path, length: len as u64 }
+            })
+            .collect();
+        // Files begin on pieces, as in a hybrid torrent. The larger pieces are too long to be held.
+        for piece_length in [32_768u32, 32 << 20] {
+            let (mut at, mut placed, mut v1, mut v2) = (0u64, vec![], vec![], vec![]);
+            for (n, &length) in lengths.iter().enumerate() {
+                placed.push(Placed { offset: at, length: length as u64, pad: false });
+                at = (at + length as u64).next_multiple_of(u64::from(piece_length));
+                for piece in content(n, length).chunks(piece_length as usize) {
+                    let zeros = vec![0; piece_length as usize - piece.len()];
+                    v1.push(sha1(&[piece, &zeros]));
+                    v2.push(merkle_root(leaf_hashes(&[piece]), piece_length / LEAF_LEN as u32, ZERO_HASH));
+                }
+            }
+            let map = FileMap::new(placed).unwrap();
+            let piece = |n: u32| {
+                let spans = map.spans(u64::from(n) * u64::from(piece_length), u64::from(piece_length));
+                let spans: Vec<Span> = spans.filter(|s| s.target != Target::Zeros).collect();
+                let data: u64 = spans.iter().map(|s| s.len).sum();
+                Some(PieceToHash { spans, padding: piece_length - data as u32, width: piece_length / LEAF_LEN as u32 })
+            };
+            let count = v1.len() as u32;
+            let hash = |files: &[FileToHash], kinds, progress: &Progress| {
+                hash_files(files, piece_length, count, &piece, kinds, None, progress)
+            };
+            let progress = Progress::default();
+            let both = hash(&files, (true, true), &progress).unwrap();
+            assert!(both == PieceHashes { v1: v1.clone(), v2: v2.clone() });
+            assert_eq!(progress.bytes.into_inner(), lengths.iter().sum::<usize>() as u64);
+            assert!(hash(&files, (true, false), &Progress::default()).unwrap() == PieceHashes { v1, v2: vec![] });
+            assert!(hash(&files, (false, true), &Progress::default()).unwrap() == PieceHashes { v1: vec![], v2 });
+
+            let stopped = Progress { cancel: AtomicBool::new(true), ..Progress::default() };
+            let error = hash(&files, (true, true), &stopped).unwrap_err();
+            assert_eq!(error.source.kind(), io::ErrorKind::Interrupted);
+            let mut other = files.clone();
+            other[3].length -= 1;
+            assert!(hash(&other, (true, true), &Progress::default()).unwrap_err().to_string().contains("changed"));
+            other[3].path = dir.path().join("none");
+            assert!(hash(&other, (true, true), &Progress::default()).is_err());
+        }
+    }
+}

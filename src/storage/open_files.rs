@@ -1,0 +1,129 @@
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+use super::mapping::Mapping;
+use crate::sys;
+
+/// The most files that all torrents together keep open (`limits.md`).
+const MAX_OPEN: usize = 256;
+
+/// Files that a torrent may keep open even when all together are over the limit.
+const MIN_OPEN: usize = 4;
+
+/// Open files of all torrents of this process: the limit of descriptors is the process's.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// An open file, counted, with its map if it has one.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) file: Arc<File>,
+    pub(super) writable: bool,
+    /// Made at the first write; none where a map could not be made.
+    pub(super) mapping: OnceLock<Option<Mapping>>,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The files of one torrent that are open: those used last.
+#[derive(Debug, Default)]
+pub(super) struct OpenFiles {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    files: FxHashMap<u32, Entry>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    open: Arc<OpenFile>,
+    last_use: u64,
+}
+
+impl OpenFiles {
+    /// File number `n`, opened by `open` unless it is open (and writable, if that is asked for). When there are too
+    /// many, those used longest ago are closed, `keep`s last: their unsynced errors could get lost.
+    pub(super) fn get(
+        &self,
+        n: u32,
+        writable: bool,
+        keep: impl Fn(u32) -> bool,
+        open: impl FnOnce() -> io::Result<File>,
+    ) -> io::Result<Arc<OpenFile>> {
+        if let Some(found) = self.find(n, writable) {
+            return Ok(found);
+        }
+        let file = Arc::new(open()?);
+        let opened = Arc::new(OpenFile { file, writable, mapping: OnceLock::new(), _counted: Counted::new() });
+        let mut closed = Vec::new();
+        {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.uses += 1;
+            let last_use = inner.uses;
+            closed.extend(inner.files.insert(n, Entry { open: opened.clone(), last_use }));
+            let mut excess = OPEN.load(Ordering::Relaxed).saturating_sub(limit());
+            while excess > 0 && inner.files.len() > MIN_OPEN {
+                let oldest = inner.files.iter().filter(|(k, _)| **k != n).min_by_key(|(k, e)| (keep(**k), e.last_use));
+                let Some(oldest) = oldest.map(|(k, _)| *k) else { break };
+                closed.extend(inner.files.remove(&oldest));
+                excess -= 1;
+            }
+        }
+        // Closing may take time: not under the lock.
+        drop(closed);
+        Ok(opened)
+    }
+
+    fn find(&self, n: u32, writable: bool) -> Option<Arc<OpenFile>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.uses += 1;
+        let uses = inner.uses;
+        let entry = inner.files.get_mut(&n).filter(|e| e.open.writable || !writable)?;
+        entry.last_use = uses;
+        Some(entry.open.clone())
+    }
+
+    /// Closes file number `n`, so that the next use opens it anew.
+    pub(super) fn forget(&self, n: u32) {
+        let forgotten = self.inner.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&n);
+        drop(forgotten);
+    }
+
+    /// Closes all.
+    pub(super) fn clear(&self) {
+        let all = std::mem::take(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner).files);
+        drop(all);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.inner.lock().unwrap().files.len()
+    }
+}
+
+/// [`MAX_OPEN`], or a quarter of what the process may open where that is less: sockets need the rest.
+fn limit() -> usize {
+    static LIMIT: OnceLock<usize> = OnceLock::new();
+    *LIMIT.get_or_init(|| usize::try_from(sys::open_file_limit() / 4).map_or(MAX_OPEN, |quarter| quarter.min(MAX_OPEN)))
+}

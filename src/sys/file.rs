@@ -1,0 +1,193 @@
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{Mode, SeekFrom, Stat};
+use rustix::io::Errno;
+
+/// The most slices that one vectored call takes (`IOV_MAX` of Linux and the BSDs).
+const MAX_SLICES: usize = 1024;
+
+/// Fills `buf` from `offset` on.
+///
+/// # Errors
+/// As the system says; `UnexpectedEof` if the file ends before.
+pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buf, offset)
+}
+
+/// Writes all of `slices`, one behind the other, from `offset` on. Short writes and interruptions are carried on from.
+///
+/// # Errors
+/// As the system says; what was written before the error stays.
+pub fn write_at(file: &File, slices: &[&[u8]], mut offset: u64) -> io::Result<()> {
+    if let [one] = slices {
+        return file.write_all_at(one, offset);
+    }
+    let mut all: Vec<IoSlice<'_>> = slices.iter().map(|s| IoSlice::new(s)).collect();
+    let mut left = all.as_mut_slice();
+    // Leading empty slices would look like a write that gets nowhere.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match rustix::io::pwritev(file, &left[..left.len().min(MAX_SLICES)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut left, written);
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What distinguishes one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// Last change of the contents, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Number within its file system; 0 where there is none.
+    pub inode: u64,
+}
+
+/// The stamp of an open file or of a name.
+pub fn stamp(stat: &Stat) -> Stamp {
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "the types differ from system to system")]
+    Stamp {
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
+        inode: u64::from(stat.st_ino),
+    }
+}
+
+/// Whether a name and an open file are the same file.
+///
+/// # Errors
+/// As the system says.
+pub fn same_file(named: &Stat, open: &File) -> io::Result<bool> {
+    let open = open.metadata()?;
+    #[allow(clippy::useless_conversion, reason = "the types differ from system to system")]
+    Ok(u64::from(named.st_ino) == open.ino() && u64::try_from(named.st_dev).ok() == Some(open.dev()))
+}
+
+/// The number of an open file within its file system.
+///
+/// # Errors
+/// As the system says.
+pub fn inode(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.ino())
+}
+
+/// Lets everybody execute the file who may read it.
+///
+/// # Errors
+/// As the system says.
+pub fn make_executable(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.mode() & 0o7777;
+    Ok(rustix::fs::fchmod(file, Mode::from((mode | (mode & 0o444) >> 2) as rustix::fs::RawMode))?)
+}
+
+/// Makes a file that is made with `options` its owner's alone.
+pub fn private(options: &mut std::fs::OpenOptions) {
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+}
+
+/// Where the next byte at or behind `offset` is that was ever written, and where the hole behind it begins; none if
+/// the rest of the file is a hole, which reads as zeros. Where holes are not told, all is data.
+///
+/// # Errors
+/// As the system says.
+pub fn data_from(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(_) => return Ok(Some((offset, u64::MAX))),
+    };
+    Ok(Some((start, rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(u64::MAX))))
+}
+
+/// Whether bytes are in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// Reading them will not wait for the disk.
+    Yes,
+    /// Reading them may wait.
+    No,
+    /// The system does not tell.
+    Unknown,
+}
+
+/// Whether the first and the last of `len` bytes from `offset` on are in the page cache.
+pub fn is_cached(file: &File, offset: u64, len: u64) -> Cached {
+    #[cfg(target_os = "linux")]
+    {
+        for at in [offset, offset + len.max(1) - 1] {
+            let mut byte = [0];
+            let flags = rustix::io::ReadWriteFlags::NOWAIT;
+            match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, flags) {
+                Ok(1) => {}
+                Ok(_) | Err(Errno::AGAIN) => return Cached::No,
+                Err(_) => return Cached::Unknown,
+            }
+        }
+        Cached::Yes
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, offset, len, IoSliceMut::new(&mut []));
+        Cached::Unknown
+    }
+}
+
+/// Tells the system that the range will be read soon. A hint: nothing comes of it if it fails.
+pub fn will_need(file: &File, offset: u64, len: u64) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, NonZeroU64::new(len));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectored_writes_of_any_shape() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        // More slices than one call takes, empty ones among them.
+        let mut slices: Vec<&[u8]> = vec![&[]];
+        slices.extend(bytes.chunks(3));
+        slices.insert(700, &[]);
+        write_at(&file, &slices, 10).unwrap();
+        write_at(&file, &[], 0).unwrap();
+        write_at(&file, &[&[], &[]], 0).unwrap();
+        let mut back = vec![0; 5000];
+        read_at(&file, &mut back, 10).unwrap();
+        assert_eq!(back, bytes);
+        assert_eq!(read_at(&file, &mut back, 11).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn holes_and_cache() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        write_at(&file, &[&[1; 10]], 1 << 19).unwrap();
+        if let Some((start, end)) = data_from(&file, 0).unwrap() {
+            assert!(start <= 1 << 19 && end > 1 << 19);
+        }
+        assert_ne!(is_cached(&file, 1 << 19, 10), Cached::No);
+    }
+
+    #[test]
+    fn executable_where_readable() {
+        let file = tempfile::tempfile().unwrap();
+        rustix::fs::fchmod(&file, Mode::from(0o640)).unwrap();
+        make_executable(&file).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o750);
+    }
+}
