@@ -85,9 +85,9 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// Always one line, whatever a message from below held.
+    /// Always one line that only prints, whatever a message from below held.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", one_line(&self.message))
+        write!(f, "{}", printable(&one_line(&self.message)))
     }
 }
 

@@ -20,10 +20,11 @@ mod log;
 mod magnet;
 mod man;
 mod options;
+mod place;
 mod progress;
 mod quantity;
 mod report;
-mod scrape;
+pub mod scrape;
 mod screen;
 mod seed;
 mod select;
@@ -61,6 +62,7 @@ struct Global {
 /// manual page.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
+    crate::sys::ignore_file_size_signal();
     let args: Vec<OsString> = args.into_iter().collect();
     let outcome = catch_unwind(AssertUnwindSafe(|| start(args)));
     match outcome {
@@ -96,7 +98,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
         Command::Info(args) => info::run(&args, &global),
         Command::Verify(args) => verify::run(args, &global),
         Command::Magnet(args) => magnet::run(&args, &global),
-        Command::Scrape(args) => scrape::run(args, &global),
+        Command::Scrape(args) => scrape::command(args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Config => config::run(&global),
         Command::Completions(args) => completions::run(&args),

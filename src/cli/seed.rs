@@ -9,7 +9,7 @@ use super::options::Layer;
 use super::report::Reporter;
 use super::signals::Signals;
 use super::transfer::{self, Job};
-use super::{get, source};
+use super::{get, place, source};
 use crate::session::{AddTorrent, Place, Session};
 
 pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
@@ -22,6 +22,7 @@ pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
         let metainfo = signals.unless(source::read(&args.source)).await?;
         // Told here, where PATH is known to be what the user meant, rather than as bad pieces after an hour of hashing.
         std::fs::metadata(&args.path).map_err(|e| Failure::disk(&args.path, &e))?;
+        place::check(&metainfo.info, &args.path)?;
         let subject = get::subject(&metainfo, &args.path);
         let torrent = AddTorrent {
             metainfo: Arc::new(metainfo),

@@ -14,13 +14,11 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGINT and SIGTERM, and SIGXFSZ, so that a limit on file sizes is an error of a write and not the end
-    /// of the process. (SIGPIPE is ignored by every Rust program from its start.) Needs a running runtime.
+    /// Takes over SIGINT and SIGTERM. Needs a running runtime.
     #[cfg(unix)]
     pub(super) fn take() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         let refused = |e: io::Error| Failure::new(Code::Bug, format!("signals: {e}"));
-        let _ = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(refused)?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).map_err(refused)?,
             terminate: signal(SignalKind::terminate()).map_err(refused)?,

@@ -9,7 +9,7 @@ use crate::base::printable;
 use crate::metainfo::Metainfo;
 
 /// Torrent files are never larger; the parser has the same limit.
-const MAX_TORRENT_LEN: u64 = 32 << 20;
+const MAX_TORRENT_LEN: usize = crate::metainfo::limits::MAX_TORRENT_LEN;
 
 /// What a SOURCE on the command line means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +125,8 @@ fn too_large(place: &str) -> Failure {
 /// All bytes, or `None` when there are too many.
 fn limited(source: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    source.take(MAX_TORRENT_LEN + 1).read_to_end(&mut bytes)?;
-    let fits = u64::try_from(bytes.len()).is_ok_and(|len| len <= MAX_TORRENT_LEN);
+    source.take(MAX_TORRENT_LEN as u64 + 1).read_to_end(&mut bytes)?;
+    let fits = bytes.len() <= MAX_TORRENT_LEN;
     Ok(fits.then_some(bytes))
 }
 

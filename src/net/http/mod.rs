@@ -1,0 +1,298 @@
+//! HTTP and HTTPS requests to hosts that strangers named, with everything bounded: time, size, redirects, and where
+//! they may lead.
+//!
+//! A URL from a torrent may reach this machine or its network only if the caller's rule accepts that very URL
+//! ([`Get::local`]), and never by a redirect from the internet. Redirects are followed here, not by `reqwest`: every
+//! hop is judged by the address that was really connected to. Error texts hold no URLs, which may hold passkeys.
+
+mod address;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use url::{Host, Url};
+
+pub use address::{LookupError, Reach, Scope, lookup, scope};
+
+use crate::tracker::http::may_redirect;
+use crate::tracker::{Family, printable};
+
+/// Redirects that are followed.
+const MAX_REDIRECTS: usize = 5;
+
+/// Characters of an error text of the system or of a library.
+const MAX_TEXT: usize = 160;
+
+/// How requests leave this machine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Connections that are not there by then are given up.
+    pub connect_timeout: Duration,
+    /// The address that IPv4 requests come from.
+    pub local_v4: Option<Ipv4Addr>,
+    /// The address that IPv6 requests come from.
+    pub local_v6: Option<Ipv6Addr>,
+    /// The network interface that requests leave by.
+    pub device: Option<String>,
+    /// `http://`, `https://`, `socks5://` or `socks5h://`; no variable of the environment is looked at.
+    pub proxy: Option<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        let connect_timeout = Duration::from_secs(10);
+        Self { connect_timeout, local_v4: None, local_v6: None, device: None, proxy: None }
+    }
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'a> {
+    /// What is asked for.
+    pub url: &'a Url,
+    /// The family to ask over; `None`: any.
+    pub family: Option<Family>,
+    /// Which URLs may lead to this machine or its network.
+    pub local: fn(&Url) -> bool,
+    /// Bytes of body, decompressed, that are read.
+    pub limit: usize,
+    /// For everything: look-up, connection, redirects, head and body.
+    pub deadline: Duration,
+}
+
+/// What came.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+}
+
+/// Why nothing came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// It leads where it must not.
+    #[error("refused for safety: {0}")]
+    Unsafe(String),
+    /// The name could not be looked up.
+    #[error("name lookup failed: {0}")]
+    Lookup(String),
+    /// No address of this family, or no route to it.
+    #[error("not reachable over {0}")]
+    NoAddress(Family),
+    /// No connection, or it broke, or it is not HTTP.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Too slow.
+    #[error("no answer within {} s", .0.as_secs_f64().ceil())]
+    TimedOut(Duration),
+    /// Redirected too often, nowhere, or from https to http.
+    #[error("{0}")]
+    Redirect(String),
+    /// A longer body than [`Get::limit`].
+    #[error("answer larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// Makes requests. Cheap to clone; connections are kept for a short while and shared.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: HttpConfig,
+    /// By family (any, IPv4, IPv6), reach and TLS: in `reqwest` these belong to the client, not to the request. Each is
+    /// made when it is first needed; those without TLS load no certificates.
+    clients: [OnceCell<reqwest::Client>; 12],
+}
+
+impl HttpClient {
+    /// Nothing is opened or loaded before the first request.
+    pub fn new(config: HttpConfig) -> Self {
+        Self { inner: Arc::new(Inner { config, clients: Default::default() }) }
+    }
+
+    /// Whether a proxy stands between us and everybody.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.inner.config.proxy.is_some()
+    }
+
+    /// Asks, follows redirects, and reads the body.
+    ///
+    /// # Errors
+    /// See [`HttpError`]. A status that is no success is no error.
+    pub async fn get(&self, get: Get<'_>) -> Result<Answer, HttpError> {
+        let answer = tokio::time::timeout(get.deadline, self.follow(get)).await;
+        answer.map_err(|_| HttpError::TimedOut(get.deadline))?
+    }
+
+    async fn follow(&self, get: Get<'_>) -> Result<Answer, HttpError> {
+        let mut url = get.url.clone();
+        let mut came_from_outside = false;
+        for _ in 0..=MAX_REDIRECTS {
+            let local = !came_from_outside && (get.local)(&url);
+            let reach = if local { Reach::Local } else { Reach::Public };
+            let response = self.hop(&url, get, reach).await?;
+            // Behind a proxy nobody knows where the answer came from.
+            let remote = response.remote_addr().filter(|_| !self.is_proxied());
+            came_from_outside |= remote.is_none_or(|r| scope(r.ip()) != Scope::Local);
+            let Some(next) = redirect(&url, &response)? else { return read(response, get).await };
+            url = next;
+        }
+        Err(HttpError::Redirect(format!("redirected more than {MAX_REDIRECTS} times")))
+    }
+
+    async fn hop(&self, url: &Url, get: Get<'_>, reach: Reach) -> Result<reqwest::Response, HttpError> {
+        // An address in the URL itself never comes before the resolver.
+        let literal = match url.host() {
+            Some(Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
+            Some(Host::Ipv6(ip)) => Some(IpAddr::V6(ip).to_canonical()),
+            _ => None,
+        };
+        if let Some(ip) = literal {
+            if !reach.allows(ip) {
+                return Err(HttpError::Unsafe(LookupError::Refused(ip).to_string()));
+            }
+            if let Some(family) = get.family.filter(|f| *f != Family::of(ip) && !self.is_proxied()) {
+                return Err(HttpError::NoAddress(family));
+            }
+        }
+        let client = self.client(get.family, reach, url.scheme() == "https").await?;
+        let sent = client.get(url.clone()).header("Accept", "*/*").send().await;
+        sent.map_err(|e| explain(e, get.family.or(literal.map(Family::of))))
+    }
+
+    async fn client(&self, family: Option<Family>, reach: Reach, tls: bool) -> Result<&reqwest::Client, HttpError> {
+        let by_family = match family {
+            None => 0,
+            Some(Family::V4) => 1,
+            Some(Family::V6) => 2,
+        };
+        let index = by_family * 4 + usize::from(reach == Reach::Local) * 2 + usize::from(tls);
+        let cell = self.inner.clients.get(index).ok_or_else(|| HttpError::Unreachable("no client".into()))?;
+        let config = self.inner.config.clone();
+        cell.get_or_try_init(|| async move {
+            // Loading the certificates of the system takes tens of milliseconds.
+            let built = tokio::task::spawn_blocking(move || build(&config, family, reach, tls)).await;
+            let built = built.map_err(|e| HttpError::Unreachable(e.to_string()))?;
+            built.map_err(|e| explain(e, family))
+        })
+        .await
+    }
+}
+
+fn build(config: &HttpConfig, family: Option<Family>, reach: Reach, tls: bool) -> reqwest::Result<reqwest::Client> {
+    // Fails only if one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let with_roots = |roots: rustls::RootCertStore| {
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Ok(configured(config, family, reach)?.tls_backend_preconfigured(tls))
+    };
+    if !tls {
+        return with_roots(rustls::RootCertStore::empty())?.build();
+    }
+    configured(config, family, reach)?.build().or_else(|_| {
+        // A system without certificates (an empty container): those of Mozilla, which come with us.
+        with_roots(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())?.build()
+    })
+}
+
+fn configured(config: &HttpConfig, family: Option<Family>, reach: Reach) -> reqwest::Result<reqwest::ClientBuilder> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("gannet/", env!("CARGO_PKG_VERSION")))
+        // A redirected request would tell the next host the URL, with its passkey.
+        .referer(false)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(config.connect_timeout)
+        .pool_max_idle_per_host(2)
+        .pool_idle_timeout(Duration::from_secs(20))
+        .dns_resolver(address::Resolver { family, reach });
+    if let Some(proxy) = &config.proxy {
+        builder = builder.proxy(reqwest::Proxy::all(proxy)?);
+    }
+    let local = match family {
+        Some(Family::V4) => config.local_v4.map(IpAddr::V4),
+        Some(Family::V6) => config.local_v6.map(IpAddr::V6),
+        None => None,
+    };
+    if local.is_some() && config.proxy.is_none() {
+        builder = builder.local_address(local);
+    }
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios"))]
+    if let Some(device) = &config.device {
+        builder = builder.interface(device);
+    }
+    Ok(builder)
+}
+
+/// Where an answer redirects to, if it does.
+fn redirect(from: &Url, response: &reqwest::Response) -> Result<Option<Url>, HttpError> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let nowhere = || HttpError::Redirect("redirected nowhere".into());
+    let location = response.headers().get("location").and_then(|l| l.to_str().ok()).ok_or_else(nowhere)?;
+    let mut next = from.join(location).map_err(|_| nowhere())?;
+    next.set_fragment(None);
+    if !may_redirect(from, &next) {
+        return Err(HttpError::Redirect(format!("redirected from {} to {}: refused", from.scheme(), next.scheme())));
+    }
+    Ok(Some(next))
+}
+
+async fn read(mut response: reqwest::Response, get: Get<'_>) -> Result<Answer, HttpError> {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    // Counted after decompression, piece by piece: neither a length in the head nor a bomb gets past it.
+    while let Some(part) = response.chunk().await.map_err(|e| explain(e, get.family))? {
+        if body.len().saturating_add(part.len()) > get.limit {
+            return Err(HttpError::TooLarge(get.limit));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Answer { status, body })
+}
+
+/// One line about what went wrong, at its root; without the URL.
+fn explain(error: reqwest::Error, family: Option<Family>) -> HttpError {
+    let error = error.without_url();
+    let mut root: &(dyn std::error::Error + 'static) = &error;
+    loop {
+        if let Some(lookup) = root.downcast_ref::<LookupError>() {
+            return match lookup {
+                LookupError::Failed(why) => HttpError::Lookup(why.clone()),
+                LookupError::NoFamily(family) => HttpError::NoAddress(*family),
+                LookupError::Refused(_) => HttpError::Unsafe(lookup.to_string()),
+            };
+        }
+        if let (Some(io), Some(family)) = (root.downcast_ref::<std::io::Error>(), family)
+            && has_no_route(io, family)
+        {
+            return HttpError::NoAddress(family);
+        }
+        match root.source() {
+            Some(deeper) => root = deeper,
+            None => break,
+        }
+    }
+    let what = if error.is_connect() { "no connection: " } else { "" };
+    let text = if error.is_timeout() { "timed out".to_owned() } else { root.to_string() };
+    HttpError::Unreachable(format!("{what}{}", printable(text.as_bytes(), MAX_TEXT)))
+}
+
+/// Whether an I/O error says that this machine has no IPv6 beyond itself. For IPv4 the same errors mean that the
+/// network is down, which is worth another try soon.
+pub(crate) fn has_no_route(error: &std::io::Error, family: Family) -> bool {
+    use std::io::ErrorKind;
+    let kind = matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable);
+    family == Family::V6 && (kind || error.raw_os_error() == Some(libc::EAFNOSUPPORT))
+}
