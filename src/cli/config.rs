@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Global;
 use super::exit::{Failure, shown};
+use super::json::object;
 use super::settings::{Given, Kind, Origin, default_state_dir, keys};
 use super::{screen, settings};
 use crate::base::printable;
@@ -39,7 +40,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
             "settings": settings,
             "unknown_variables": global.layers.unknown_variables,
         });
-        return screen::output(format!("{body}\n"));
+        return screen::output(object(&body));
     }
     let mut text = String::new();
     match &global.layers.file {

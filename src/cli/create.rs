@@ -11,7 +11,7 @@ use super::Global;
 use super::address::public_part;
 use super::args::{CreateArgs, Format, PieceLength};
 use super::exit::{Failure, shown};
-use super::json::hashes;
+use super::json::{hashes, object};
 use super::progress::count;
 use super::quantity::bytes;
 use super::walk::{self, Found, Walk};
@@ -268,7 +268,7 @@ fn dry_run(name: &str, plan: &Plan, files: &[Found], single: bool, global: &Glob
             "piece_count": plan.piece_count(),
             "files": files,
         });
-        return screen::output(format!("{body}\n"));
+        return screen::output(object(&body));
     }
     let mut text = String::new();
     for file in files {
@@ -306,7 +306,7 @@ fn report(torrent: &[u8], output: &Output, global: &Global) -> Result<(), Failur
             "piece_count": info.geometry().piece_count(),
             "magnet": magnet,
         });
-        return screen::output(format!("{body}\n"));
+        return screen::output(object(&body));
     }
     let mut text = format!("{:<14} {}\n", "torrent", shown(path));
     if let Some(v1) = hash.as_v1() {

@@ -33,12 +33,13 @@ pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
         let mut selection = Selection::new(&options.download.select, &options.download.exclude)?;
         let peers = signals.unless(resolve(&options.network.peers)).await?;
         let mut jobs = Vec::with_capacity(args.sources.len());
+        let mut idle = vec![];
         for text in &args.sources {
             let metainfo = signals.unless(source::read(text)).await?;
             if let Some(job) = job(metainfo, &options, &mut selection, &peers)? {
                 jobs.push(job);
             } else {
-                reporter.warn(&format!("{}: none of its files is selected", printable(text)));
+                idle.push(format!("{}: none of its files is selected", printable(text)));
             }
         }
         if let Some(pattern) = selection.idle() {
@@ -47,6 +48,10 @@ pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
                 printable(pattern)
             )));
         }
+        if jobs.is_empty() {
+            return Err(Failure::usage(idle.join(", ")));
+        }
+        idle.iter().for_each(|line| reporter.warn(line));
         distinct(&jobs)?;
         let config = config(&options.network, &options.disk)?;
         let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;

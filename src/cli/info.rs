@@ -9,7 +9,7 @@ use super::Global;
 use super::address::public_part;
 use super::args::InfoArgs;
 use super::exit::Failure;
-use super::json::hashes;
+use super::json::{hashes, object};
 use super::progress::{Look, count};
 use super::quantity::bytes;
 use super::source::{self, Source};
@@ -31,7 +31,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<(), Failure> {
         _ => source::read_local(&args.source)?,
     };
     if global.output.json {
-        return screen::output(format!("{}\n", to_json(&metainfo)));
+        return screen::output(object(&to_json(&metainfo)));
     }
     let unicode = Look::new(false).unicode && std::io::stdout().is_terminal();
     screen::output(to_text(&metainfo, unicode))
@@ -225,7 +225,7 @@ fn show_magnet(magnet: &Magnet, offline: bool, global: &Global) -> Result<(), Fa
             "peers": peers,
             "select": select,
         });
-        return screen::output(format!("{body}\n"));
+        return screen::output(object(&body));
     }
     let mut text = String::new();
     row(&mut text, "name", magnet.name.as_deref().map_or_else(|| "(not told)".to_owned(), printable));

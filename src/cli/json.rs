@@ -24,9 +24,31 @@ struct Line<'a> {
 /// The line for an event called `event` at `time`, with the fields of `body` (an object), ending in a line break.
 pub(super) fn line(event: &str, time: SystemTime, torrent: Option<&InfoHash>, body: &Value) -> String {
     let line = Line { event, time: rfc3339(time), info_hash: torrent.map(ToString::to_string), body };
-    let mut text = serde_json::to_string(&line).unwrap_or_else(|_| json!({ "event": event }).to_string());
-    text.push('\n');
-    text
+    let text = serde_json::to_string(&line).unwrap_or_else(|_| json!({ "event": event }).to_string());
+    escape(&text) + "\n"
+}
+
+/// A value as one line, ending in a line break.
+pub(super) fn object(value: &Value) -> String {
+    escape(&value.to_string()) + "\n"
+}
+
+/// JSON that says the same, without the characters that it allows and a terminal obeys (C1 controls, DEL) or that deceive
+/// the eye. None of them stands outside of strings.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        let mut bytes = [0; 4];
+        let own = &*c.encode_utf8(&mut bytes);
+        if matches!(c, ' '..='~') || printable(own) == own {
+            escaped.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    escaped
 }
 
 /// Both hashes, as hex or null.
@@ -126,6 +148,14 @@ mod tests {
             )
         );
         assert_eq!(hashes(&hash).1, Value::Null);
+    }
+
+    #[test]
+    fn no_character_steers_a_terminal() {
+        let value = json!({ "a": "\u{9b}2J \u{7f}\u{202e} \u{e0041} \n é 日" });
+        let text = object(&value);
+        assert_eq!(text, "{\"a\":\"\\u009b2J \\u007f\\u202e \\udb40\\udc41 \\n é 日\"}\n");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::Global;
 use super::args::VerifyArgs;
 use super::exit::{Code, Failure, shown};
 use super::hashing::watched;
+use super::json::object;
 use super::progress::count;
 use super::quantity::bytes;
 use super::{info, place, screen, source};
@@ -35,7 +36,7 @@ pub(super) fn run(args: VerifyArgs, global: &Global) -> Result<(), Failure> {
     })?;
     let report = Report::new(&metainfo, &storage, &checked);
     if global.output.json {
-        screen::output(format!("{}\n", report.to_json()))?;
+        screen::output(object(&report.to_json()))?;
     } else if !global.output.quiet {
         screen::output(report.to_text())?;
     }
