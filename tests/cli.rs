@@ -1,4 +1,5 @@
 //! The program as its users meet it: what it prints where, and what it ends with.
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a failure here is a failed test")]
 
 use std::fs;
 use std::io::Write;

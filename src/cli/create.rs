@@ -25,14 +25,12 @@ const TRACKER_SCHEMES: [&str; 5] = ["http", "https", "udp", "ws", "wss"];
 pub(super) fn run(args: CreateArgs, global: &Global) -> Result<(), Failure> {
     let name = name(&args)?;
     let output = Output::new(&args, &name);
-    if !args.dry_run {
-        output.check(args.force)?;
-    }
     let (files, single) = files(&args, &output, global)?;
     let plan = plan(&args, name.clone(), &files, single)?;
     if args.dry_run {
         return dry_run(&name, &plan, &files, single, global);
     }
+    output.check(args.force)?;
     let paths: Vec<PathBuf> = files.into_iter().map(|f| f.path).collect();
     let hashes = hashing::hash(&plan, &paths, args.threads, &global.output)?;
     let torrent =

@@ -134,7 +134,9 @@ fn say_clap(error: &clap::Error) -> Result<(), Failure> {
 /// One line instead of a backtrace.
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     use std::io::Write;
-    let what = info.payload_as_str().unwrap_or("no words");
+    let payload = info.payload();
+    let what = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let what = what.unwrap_or("no words");
     let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
     // Past the bars on purpose: they may be what failed.
     let _ = writeln!(

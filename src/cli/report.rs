@@ -56,6 +56,23 @@ struct Entry {
     outcome: Option<Outcome>,
 }
 
+impl Entry {
+    /// Keeps what is told at the end. A torrent that has ended need not know any more what went by.
+    fn remember(&mut self, status: &Status) {
+        match &mut self.last {
+            Some(last) if matches!(status.state, State::Failed | State::Stopped) => {
+                last.state = status.state;
+                last.cause.clone_from(&status.cause);
+                (last.down_rate, last.up_rate, last.eta) = (0, 0, None);
+                last.have_bytes = last.have_bytes.max(status.have_bytes);
+                last.downloaded = last.downloaded.max(status.downloaded);
+                last.uploaded = last.uploaded.max(status.uploaded);
+            }
+            last => *last = Some(status.clone()),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Done,
@@ -178,7 +195,7 @@ impl Reporter {
         if let Some(bar) = entry.bar.as_ref().filter(|_| entry.outcome.is_none()) {
             progress::show(bar, status, self.look);
         }
-        entry.last = Some(status.clone());
+        entry.remember(status);
     }
 
     /// After `progress` of all torrents: writes the lines that are due.
@@ -236,7 +253,7 @@ impl Reporter {
     /// Torrent `index` is done, its seeding goal reached.
     pub(super) fn done(&mut self, index: usize, status: Option<&Status>) {
         if let (Some(entry), Some(status)) = (self.entries.get_mut(index), status) {
-            entry.last = Some(status.clone());
+            entry.remember(status);
         }
         self.complete(index);
         self.close(index, Outcome::Done);
