@@ -1,3 +1,7 @@
 //! The `gannet` program: see the library's [`cli`](gannet::cli).
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gannet::cli::run(std::env::args_os())
+}

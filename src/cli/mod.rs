@@ -2,5 +2,159 @@
 //!
 //! For: arguments, configuration, what is shown, exit codes; one file per subcommand.
 //! Must not know: sockets, swarms; it speaks to [`session`](crate::session) and to the formats.
+//! Main function: [`run`].
 
+mod address;
+mod args;
+mod completions;
+mod config;
+mod create;
+mod demo;
+mod exit;
+mod fetch;
+mod get;
+mod hashing;
+mod info;
+mod json;
+mod log;
+mod magnet;
+mod man;
+mod options;
+mod place;
+mod progress;
+mod quantity;
+mod report;
 pub mod scrape;
+mod screen;
+mod seed;
+mod select;
+mod settings;
+mod signals;
+mod source;
+mod time;
+mod transfer;
+mod tree;
+mod verify;
+mod walk;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, OutputOptions};
+use exit::{Code, Failure};
+use options::Layer;
+use settings::Layers;
+
+/// What every command knows besides its own arguments.
+struct Global {
+    /// Options of output as given on the command line.
+    said: OutputOptions,
+    /// Options of output in effect.
+    output: OutputOptions,
+    /// The settings below the command line.
+    layers: Layers,
+}
+
+/// Runs the program with `args`, the first of which is its own name. What it ends with is one of the exit codes of the
+/// manual page.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    std::panic::set_hook(Box::new(report_panic));
+    crate::sys::ignore_file_size_signal();
+    let args: Vec<OsString> = args.into_iter().collect();
+    let outcome = catch_unwind(AssertUnwindSafe(|| start(args)));
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            if !failure.message.is_empty() {
+                screen::message(format_args!("gannet: {failure}"));
+            }
+            failure.code.into()
+        }
+        Err(_) => Code::Bug.into(),
+    }
+}
+
+fn start(args: Vec<OsString>) -> Result<(), Failure> {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return say_clap(&error),
+    };
+    let layers = settings::load(cli.shared.config.as_deref(), std::env::vars_os())?;
+    let said = cli.shared.output;
+    let output = said.clone().or(layers.settings.output.clone());
+    log::start(&output)?;
+    for name in &layers.unknown_variables {
+        tracing::info!("{} is no setting", crate::base::printable(name));
+    }
+    let global = Global { said, output, layers };
+    let json = global.output.json;
+    let outcome = match cli.command {
+        Command::Get(args) => get::run(args, &global),
+        Command::Seed(args) => seed::run(args, &global),
+        Command::Create(args) => create::run(args, &global),
+        Command::Info(args) => info::run(&args, &global),
+        Command::Verify(args) => verify::run(args, &global),
+        Command::Magnet(args) => magnet::run(&args, &global),
+        Command::Scrape(args) => scrape::command(args, &global),
+        Command::Demo(args) => demo::run(&args, &global),
+        Command::Config => config::run(&global),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(_) => man::run(),
+    };
+    if let Err(failure) = &outcome
+        && json
+        && !failure.message.is_empty()
+    {
+        // Who reads JSON reads it there, too; the line on standard error comes after.
+        let body = json::error(failure);
+        screen::output(json::line("error", std::time::SystemTime::now(), None, &body))?;
+    }
+    outcome
+}
+
+/// Help and version are results; anything else is one line.
+fn say_clap(error: &clap::Error) -> Result<(), Failure> {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // By the parser's own way, which knows whether to use colours.
+            error.print().map_err(|e| Failure::stdout(&e))
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Err(Failure::silent(Code::Usage))
+        }
+        _ => Err(Failure::usage(format!("{}; see 'gannet --help'", settings::clap_words(error)))),
+    }
+}
+
+/// One line instead of a backtrace.
+fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
+    use std::io::Write;
+    let payload = info.payload();
+    let what = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let what = what.unwrap_or("no words");
+    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+    // Past the bars on purpose: they may be what failed.
+    let _ = writeln!(
+        std::io::stderr(),
+        "gannet: internal error{place}: {}; this is a bug, please report it",
+        exit::one_line(&crate::base::printable(what))
+    );
+}
+
+/// The runtime for commands that use the network.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Code::Bug, format!("threads: {}", exit::io_words(&e))))
+}
+
+/// Runs `work` to its end, or until a signal.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    runtime()?.block_on(async { signals::Signals::take()?.unless(work).await })
+}

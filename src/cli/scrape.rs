@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::base::InfoHash;
-use crate::net::tracker::TrackerClient;
+use super::Global;
+use super::args::ScrapeArgs;
+use super::exit::{Code, Failure};
+use super::{block_on, screen, source};
+use crate::base::{InfoHash, printable};
+use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::tracker::{ScrapeEntry, TrackerError, TrackerUrl};
 
 /// Trackers of one torrent that are asked.
@@ -27,6 +31,31 @@ pub struct Scrape {
 struct Row {
     tracker: String,
     outcome: Result<Option<ScrapeEntry>, TrackerError>,
+}
+
+/// The command of that name.
+pub(super) fn command(args: ScrapeArgs, global: &Global) -> Result<(), Failure> {
+    let metainfo = source::read_local(&args.source)?;
+    let mut trackers = metainfo.announce.clone();
+    trackers.extend(args.trackers.into_iter().map(|url| vec![url]));
+    if trackers.is_empty() {
+        let name = printable(metainfo.info.name());
+        return Err(Failure::network(format!("{name}: the torrent has no trackers; name one with --tracker")));
+    }
+    let config = TrackerClientConfig { timeout: args.timeout, ..TrackerClientConfig::default() };
+    let scrape = Scrape { info_hash: metainfo.info.info_hash(), trackers, json: global.output.json };
+    let mut table = Vec::new();
+    let code = block_on(async {
+        let client = TrackerClient::new(config);
+        run(&scrape, &client, &mut table).await.map_err(|e| Failure::new(Code::Bug, format!("scrape: {e}")))
+    })?;
+    screen::output_bytes(&table)?;
+    if code == 0 {
+        return Ok(());
+    }
+    // The table has told why.
+    screen::message(format_args!("gannet: {}: no tracker answered", printable(metainfo.info.name())));
+    Err(Failure::silent(Code::Network))
 }
 
 /// Asks all trackers at once, prints what they say in the order of the torrent, and returns the exit code: 0 if any

@@ -1,0 +1,286 @@
+//! `gannet demo`: a tracker, seeders and a real download, all on this machine.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+
+use super::Global;
+use super::args::{DemoArgs, OutputOptions};
+use super::exit::{Code, Failure, shown};
+use super::options::{GetOptions, Listen};
+use super::progress::count;
+use super::quantity::{bytes, duration, mean_rate, rate};
+use super::report::Reporter;
+use super::select::Selection;
+use super::signals::Signals;
+use super::{get, hashing, json, screen};
+use crate::metainfo::{Builder, Metainfo, SourceFile};
+use crate::net::mini_tracker::{MiniTracker, MiniTrackerConfig};
+use crate::session::{AddTorrent, Config, Place, SeedGoal, Session, State};
+
+/// What the torrent is called.
+const NAME: &str = "gannet-demo";
+/// How long the download should take to be watched, with seeders held back to that.
+const WATCHABLE: Duration = Duration::from_secs(3);
+/// Seeders have their data at hand and the tracker beside them: more than this is a fault.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes read at a time when files are compared.
+const STEP: usize = 1 << 20;
+
+pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
+    let folder = Folder::new()?;
+    let note = |line: &str| {
+        if !global.output.quiet && !global.output.json {
+            screen::message(line);
+        }
+    };
+    note(&format!(
+        "making {} of random data in {}; the download takes as much again, and both are removed at the end",
+        bytes(args.size),
+        shown(&folder.0)
+    ));
+    let data = folder.0.join("seeded").join(NAME);
+    let files = make_data(&data, args.size)?;
+
+    super::runtime()?.block_on(async {
+        let mut signals = Signals::take()?;
+        let tracker = MiniTracker::start(MiniTrackerConfig::default())
+            .await
+            .map_err(|e| Failure::network(format!("a tracker on loopback: {}", super::exit::io_words(&e))))?;
+        let metainfo = make_torrent(&data, &files, &tracker.announce_url(), &global.output)?;
+        let seeders = signals.unless(start_seeders(args, &metainfo, &data, &folder.0)).await?;
+        signals.unless(until_announced(&tracker, &metainfo, args.seeders)).await?;
+        note(&format!("{} and a tracker on loopback; downloading as 'gannet get' does", count(args.seeders, "seeder")));
+
+        let started = Instant::now();
+        let downloaded = download(metainfo, &folder.0, global, &mut signals).await;
+        let took = started.elapsed();
+        for seeder in &seeders {
+            seeder.stop(Duration::from_secs(1)).await;
+        }
+        downloaded?;
+        compare(&data, &folder.0.join("downloaded").join(NAME), &files)?;
+        tell(args, took, global)
+    })
+}
+
+/// A folder for temporary files, removed with all in it when this is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, Failure> {
+        let name = format!("gannet-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).map_err(|e| Failure::disk(&path, &e))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.0) {
+            screen::message(format_args!("gannet: {}", Failure::disk(&self.0, &e)));
+        }
+    }
+}
+
+/// Files of random bytes, `size` in all: a large one, smaller ones, and one that is no multiple of anything.
+fn make_data(folder: &Path, size: u64) -> Result<Vec<SourceFile>, Failure> {
+    let parts = [("film.bin", size / 2), ("album/track-1.bin", size / 4), ("album/track-2.bin", size / 5)];
+    let rest = size - parts.iter().map(|(_, len)| len).sum::<u64>();
+    let mut rng = fastrand::Rng::new();
+    let mut files = Vec::new();
+    for (name, length) in parts.into_iter().chain([("notes.bin", rest)]) {
+        let path = folder.join(name);
+        let refused = |e: io::Error| Failure::disk(&path, &e);
+        fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(refused)?;
+        let mut out = BufWriter::with_capacity(STEP, File::create_new(&path).map_err(refused)?);
+        let mut block = vec![0; STEP];
+        let mut left = length;
+        while left > 0 {
+            let step = usize::try_from(left).unwrap_or(STEP).min(STEP);
+            rng.fill(&mut block[..step]);
+            out.write_all(&block[..step]).map_err(refused)?;
+            left -= step as u64;
+        }
+        out.flush().map_err(refused)?;
+        files.push(SourceFile::new(name.split('/'), length));
+    }
+    Ok(files)
+}
+
+fn on_disk(folder: &Path, file: &SourceFile) -> PathBuf {
+    let mut path = folder.to_owned();
+    path.extend(file.path.iter().map(|c| String::from_utf8_lossy(c).into_owned()));
+    path
+}
+
+fn make_torrent(data: &Path, files: &[SourceFile], tracker: &str, output: &OutputOptions) -> Result<Metainfo, Failure> {
+    let internal = |e: crate::metainfo::MetainfoError| Failure::new(Code::Bug, format!("demo: {e}"));
+    let mut builder = Builder::folder(NAME, files.to_vec());
+    builder.announce = vec![vec![tracker.to_owned()]];
+    // So that nobody beyond this machine hears of it.
+    builder.private = true;
+    let plan = builder.plan().map_err(internal)?;
+    let paths: Vec<PathBuf> = files.iter().map(|file| on_disk(data, file)).collect();
+    let hashes = hashing::hash(&plan, &paths, None, output)?;
+    let torrent = plan.finish(&hashes.v1, &hashes.v2).map_err(internal)?;
+    Metainfo::parse(&torrent).map_err(internal)
+}
+
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// Settings of a session in `folder`, on loopback alone.
+fn config(options: &GetOptions, folder: &Path, limit_up: Option<u64>) -> Result<Config, Failure> {
+    let mut network = options.network.clone();
+    network.listen = vec![Listen::At(loopback())];
+    let mut disk = options.disk.clone();
+    disk.state_dir = Some(folder.to_owned());
+    Ok(Config { limit_up, ..get::config(&network, &disk)? })
+}
+
+async fn start_seeders(
+    args: &DemoArgs,
+    metainfo: &Metainfo,
+    data: &Path,
+    folder: &Path,
+) -> Result<Vec<Session>, Failure> {
+    let each = args.size.div_ceil(u64::from(args.seeders)).div_ceil(WATCHABLE.as_secs());
+    let limit = (!args.fast).then_some(each.max(1));
+    let metainfo = Arc::new(metainfo.clone());
+    let mut sessions = Vec::new();
+    let mut torrents = Vec::new();
+    for n in 0..args.seeders {
+        let state = folder.join(format!("state-{n}"));
+        let session = Session::start(config(&GetOptions::default(), &state, limit)?).await?;
+        let torrent = AddTorrent {
+            metainfo: metainfo.clone(),
+            place: Place::Exact(data.to_owned()),
+            selected: None,
+            sequential: false,
+            peers: vec![],
+            extra_trackers: vec![],
+            backend: Default::default(),
+            preallocate: Default::default(),
+            overwrite: false,
+            seed: Some(SeedGoal::default()),
+            super_seed: false,
+        };
+        torrents.push(session.add(torrent).await?);
+        sessions.push(session);
+    }
+    let ready = async {
+        while !torrents.iter().all(|t| t.status().is_some_and(|s| s.state == State::Seeding)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, ready).await {
+        Ok(()) => Ok(sessions),
+        Err(_) => Err(Failure::new(Code::Bug, "demo: the seeders did not get ready")),
+    }
+}
+
+/// A download that asks before the seeders are known would have to wait for its next turn.
+async fn until_announced(tracker: &MiniTracker, metainfo: &Metainfo, seeders: u8) -> Result<(), Failure> {
+    let hashes: Vec<[u8; 20]> = metainfo.info.info_hash().wire_forms().collect();
+    let known = || hashes.iter().map(|&hash| tracker.counts(hash).seeders).max().unwrap_or(0);
+    let all = async {
+        while known() < usize::from(seeders) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all)
+        .await
+        .map_err(|_| Failure::network(format!("demo: the tracker heard of {} of {seeders} seeders", known())))
+}
+
+/// The way of `gannet get`, with its display.
+async fn download(metainfo: Metainfo, folder: &Path, global: &Global, signals: &mut Signals) -> Result<(), Failure> {
+    let mut options = GetOptions::default();
+    options.download.dir = Some(folder.join("downloaded"));
+    options.download.timeout = Some(PATIENCE);
+    let mut reporter = Reporter::new(&global.output);
+    let job = get::job(metainfo, &options, &mut Selection::new(&[], &[])?, &[])?;
+    let session = Session::start(config(&options, &folder.join("state"), None)?).await?;
+    get::download(&session, job.into_iter().collect(), &mut reporter, &options, signals).await
+}
+
+/// Every byte of every file.
+fn compare(ours: &Path, theirs: &Path, files: &[SourceFile]) -> Result<(), Failure> {
+    let (mut left, mut right) = (vec![0; STEP], vec![0; STEP]);
+    for file in files {
+        let (a, b) = (on_disk(ours, file), on_disk(theirs, file));
+        let open = |path: &Path| File::open(path).map_err(|e| Failure::disk(path, &e));
+        let (mut x, mut y) = (open(&a)?, open(&b)?);
+        if y.metadata().map_err(|e| Failure::disk(&b, &e))?.len() != file.length {
+            return Err(differs(&b));
+        }
+        let mut rest = file.length;
+        while rest > 0 {
+            let step = usize::try_from(rest).unwrap_or(STEP).min(STEP);
+            x.read_exact(&mut left[..step]).map_err(|e| Failure::disk(&a, &e))?;
+            y.read_exact(&mut right[..step]).map_err(|e| Failure::disk(&b, &e))?;
+            if left[..step] != right[..step] {
+                return Err(differs(&b));
+            }
+            rest -= step as u64;
+        }
+    }
+    Ok(())
+}
+
+fn differs(path: &Path) -> Failure {
+    Failure::new(Code::Bug, format!("{}: differs from what was seeded; this is a bug, please report it", shown(path)))
+}
+
+fn tell(args: &DemoArgs, took: Duration, global: &Global) -> Result<(), Failure> {
+    let speed = mean_rate(args.size, took);
+    if global.output.json {
+        let body = json!({
+            "bytes": args.size,
+            "seeders": args.seeders,
+            "seconds": took.as_secs_f64(),
+            "rate": speed,
+            "identical": true,
+        });
+        return screen::output(json::line("demo", SystemTime::now(), None, &body));
+    }
+    let held = if args.fast { "" } else { "; the seeders were held back to be watched, --fast lets them run" };
+    screen::output(format!(
+        "{} from {} in {} ({}), every byte compared and right{held}\n",
+        bytes(args.size),
+        count(args.seeders, "seeder"),
+        duration(took),
+        rate(speed)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_byte_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let files = make_data(&a, 3_000_001).unwrap();
+        assert_eq!(files.iter().map(|f| f.length).sum::<u64>(), 3_000_001);
+        for file in &files {
+            fs::create_dir_all(on_disk(&b, file).parent().unwrap()).unwrap();
+            fs::copy(on_disk(&a, file), on_disk(&b, file)).unwrap();
+        }
+        compare(&a, &b, &files).unwrap();
+        let last = on_disk(&b, &files[0]);
+        let mut bytes = fs::read(&last).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&last, bytes).unwrap();
+        assert!(compare(&a, &b, &files).unwrap_err().message.contains("differs"));
+    }
+}

@@ -1,0 +1,184 @@
+//! `gannet get`: downloads.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Global;
+use super::args::GetArgs;
+use super::exit::{Failure, shown};
+use super::options::{DiskOptions, GetOptions, GoalOptions, Layer, NetworkOptions};
+use super::report::{Reporter, Subject};
+use super::select::Selection;
+use super::signals::Signals;
+use super::transfer::{self, Job};
+use super::{settings, source};
+use crate::base::printable;
+use crate::metainfo::Metainfo;
+use crate::session::{AddTorrent, Config, Place, SeedGoal, Session};
+
+/// Connections in all torrents together.
+const MAX_CONNECTIONS: usize = 500;
+/// Connections of one torrent, unless said otherwise.
+const MAX_PEERS: u32 = 100;
+/// Bytes of blocks that may wait to be verified and written.
+const BLOCK_MEMORY: u64 = 64 << 20;
+
+pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
+    let options = args.options.or(global.layers.settings.get.clone());
+    let runtime = super::runtime()?;
+    runtime.block_on(async {
+        let mut signals = Signals::take()?;
+        let mut reporter = Reporter::new(&global.output);
+        let mut selection = Selection::new(&options.download.select, &options.download.exclude)?;
+        let peers = signals.unless(resolve(&options.network.peers)).await?;
+        let mut jobs = Vec::with_capacity(args.sources.len());
+        let mut idle = vec![];
+        for text in &args.sources {
+            let metainfo = signals.unless(source::read(text)).await?;
+            if let Some(job) = job(metainfo, &options, &mut selection, &peers)? {
+                jobs.push(job);
+            } else {
+                idle.push(format!("{}: none of its files is selected", printable(text)));
+            }
+        }
+        if let Some(pattern) = selection.idle() {
+            return Err(Failure::usage(format!(
+                "{}: no file matches; 'gannet info' lists files and their numbers",
+                printable(pattern)
+            )));
+        }
+        if jobs.is_empty() {
+            return Err(Failure::usage(idle.join(", ")));
+        }
+        idle.iter().for_each(|line| reporter.warn(line));
+        distinct(&jobs)?;
+        let config = config(&options.network, &options.disk)?;
+        let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;
+        download(&session, jobs, &mut reporter, &options, &mut signals).await
+    })
+}
+
+/// Downloads `jobs`, as the `demo` does, too.
+pub(super) async fn download(
+    session: &Session,
+    jobs: Vec<Job>,
+    reporter: &mut Reporter,
+    options: &GetOptions,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    transfer::run(session, jobs, reporter, options.download.timeout, signals).await
+}
+
+/// The torrent and its options as the session takes them; `None` when nothing of it is selected.
+pub(super) fn job(
+    metainfo: Metainfo,
+    options: &GetOptions,
+    selection: &mut Selection,
+    peers: &[SocketAddr],
+) -> Result<Option<Job>, Failure> {
+    let download = &options.download;
+    let dir = download.dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let selected = select(&metainfo, selection);
+    if selected.as_ref().is_some_and(|s| !s.contains(&true)) {
+        return Ok(None);
+    }
+    let subject = subject(&metainfo, &dir.join(metainfo.info.name()));
+    let goal = goal(&options.goal);
+    let torrent = AddTorrent {
+        metainfo: Arc::new(metainfo),
+        place: Place::Folder(dir),
+        selected,
+        sequential: download.sequential,
+        peers: peers.to_vec(),
+        extra_trackers: options.network.trackers.clone(),
+        backend: options.disk.storage.map(Into::into).unwrap_or_default(),
+        preallocate: download.preallocate.map(Into::into).unwrap_or_default(),
+        overwrite: download.overwrite,
+        seed: if download.seed { Some(goal.unwrap_or_default()) } else { goal },
+        super_seed: false,
+    };
+    Ok(Some(Job { subject, torrent }))
+}
+
+fn select(metainfo: &Metainfo, selection: &mut Selection) -> Option<Vec<bool>> {
+    let info = &metainfo.info;
+    let mut number = 0;
+    let files: Vec<(Option<usize>, Vec<&str>)> = info
+        .files()
+        .iter()
+        .map(|file| {
+            let shown = (!file.attr.pad).then(|| {
+                number += 1;
+                number
+            });
+            let folder = (!info.is_single_file()).then(|| info.name());
+            (shown, folder.into_iter().chain(file.path.components()).collect())
+        })
+        .collect();
+    selection.apply(&files)
+}
+
+/// The same torrent twice would write to the same files twice.
+fn distinct(jobs: &[Job]) -> Result<(), Failure> {
+    for (n, job) in jobs.iter().enumerate() {
+        let same = |other: &&Job| other.subject.info_hash == job.subject.info_hash;
+        if jobs[..n].iter().find(same).is_some() {
+            return Err(Failure::usage(format!("{}: the same torrent is given twice", job.subject.name)));
+        }
+    }
+    Ok(())
+}
+
+/// What is shown of a torrent whose data lies at `place`.
+pub(super) fn subject(metainfo: &Metainfo, place: &Path) -> Subject {
+    let info = &metainfo.info;
+    Subject {
+        name: printable(info.name()),
+        info_hash: info.info_hash(),
+        total_size: info.total_size(),
+        piece_count: info.geometry().piece_count(),
+        piece_length: info.geometry().piece_length(),
+        file_count: info.files().iter().filter(|f| !f.attr.pad).count(),
+        place: shown(place),
+    }
+}
+
+/// When to stop seeding; `None` when no option speaks of it.
+pub(super) fn goal(options: &GoalOptions) -> Option<SeedGoal> {
+    let goal = SeedGoal { ratio: options.seed_ratio, time: options.seed_time };
+    (goal.ratio.is_some() || goal.time.is_some()).then_some(goal)
+}
+
+/// What all torrents of this call share.
+pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Config, Failure> {
+    let max_peers = usize::try_from(network.max_peers.unwrap_or(MAX_PEERS)).unwrap_or(usize::MAX);
+    let state_dir = match &disk.state_dir {
+        Some(dir) => dir.clone(),
+        None => settings::default_state_dir()?,
+    };
+    Ok(Config {
+        listen: network.listen.iter().flat_map(|l| l.addresses()).collect(),
+        limit_down: network.limit_down.and_then(|l| l.0),
+        limit_up: network.limit_up.and_then(|l| l.0),
+        max_connections: MAX_CONNECTIONS.max(max_peers),
+        max_peers,
+        trackers: !network.no_trackers,
+        state_dir,
+        block_memory: BLOCK_MEMORY,
+        disk_threads: None,
+    })
+}
+
+/// The addresses of `--peer`.
+pub(super) async fn resolve(peers: &[String]) -> Result<Vec<SocketAddr>, Failure> {
+    let mut addresses = Vec::with_capacity(peers.len());
+    for peer in peers {
+        let found = tokio::net::lookup_host(peer).await.map_err(|e| {
+            let why = super::exit::io_words(&e);
+            Failure::network(format!("--peer {}: {why}", printable(peer)))
+        })?;
+        addresses.extend(found);
+    }
+    Ok(addresses)
+}

@@ -1,0 +1,347 @@
+//! Options of transfers, which the configuration file and the environment may set, too.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::quantity::{Limit, parse_duration, parse_limit};
+use crate::storage::{Backend, Preallocate};
+
+/// Options of `get` and `seed`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Network")]
+pub(super) struct NetworkOptions {
+    /// A peer to try besides those from trackers; again for more
+    #[arg(long = "peer", value_name = "HOST:PORT", value_parser = parse_host_port)]
+    pub(super) peers: Vec<String>,
+    /// Where to accept peers: ADDR:PORT, or :PORT for all addresses; again for more [default: any free port]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
+    pub(super) listen: Vec<Listen>,
+    /// A tracker to ask besides the torrent's own; again for more
+    #[arg(long = "tracker", value_name = "URL")]
+    pub(super) trackers: Vec<String>,
+    /// Ask no trackers
+    #[arg(long)]
+    pub(super) no_trackers: bool,
+    /// Receive at most this many bytes per second (5M, 800k, 1.5MiB); 0 is no limit
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub(super) limit_down: Option<Limit>,
+    /// Send at most this many bytes per second; 0 is no limit
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub(super) limit_up: Option<Limit>,
+    /// Connections of one torrent [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) max_peers: Option<u32>,
+    /// Turn off the distributed hash table (BEP 5)
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_dht: bool,
+    /// Turn off the exchange of peers (BEP 11)
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_pex: bool,
+    /// Turn off the search for peers on the local network (BEP 14)
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_lsd: bool,
+    /// Turn off uTP (BEP 29)
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_utp: bool,
+    /// Turn off web seeds (BEP 17, BEP 19)
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_web_seeds: bool,
+    /// Turn off port mapping on the router
+    #[arg(long, hide_short_help = true)]
+    pub(super) no_port_mapping: bool,
+}
+
+/// Options of `get` and `seed` about seeding.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Seeding")]
+pub(super) struct GoalOptions {
+    /// Seed until R times the size was sent
+    #[arg(long, value_name = "R", value_parser = parse_ratio)]
+    pub(super) seed_ratio: Option<f64>,
+    /// Seed for this long (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(super) seed_time: Option<Duration>,
+}
+
+/// Options of `get` and `seed` about this machine.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Disk")]
+pub(super) struct DiskOptions {
+    /// How files are read and written [default: auto]
+    #[arg(long, value_name = "HOW", hide_short_help = true)]
+    pub(super) storage: Option<StorageChoice>,
+    /// Where the state of downloads is kept [default: ~/.local/state/gannet]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+/// All options of `get`.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct GetOptions {
+    #[command(flatten)]
+    pub(super) download: DownloadOptions,
+    #[command(flatten)]
+    pub(super) network: NetworkOptions,
+    #[command(flatten)]
+    pub(super) goal: GoalOptions,
+    #[command(flatten)]
+    pub(super) disk: DiskOptions,
+}
+
+/// All options of `seed`.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct SeedOptions {
+    /// Show each peer one piece at a time, so that a lone seeder sends each piece about once (BEP 16)
+    #[arg(long)]
+    pub(super) super_seed: bool,
+    #[command(flatten)]
+    pub(super) network: NetworkOptions,
+    #[command(flatten)]
+    pub(super) goal: GoalOptions,
+    #[command(flatten)]
+    pub(super) disk: DiskOptions,
+}
+
+/// Options of `get` alone.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Download")]
+pub(super) struct DownloadOptions {
+    /// Folder to download into [default: .]
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Fetch only these files: a number or range of 'gannet info', or a glob on the path; again for more
+    #[arg(long, value_name = "PATTERN|INDEX")]
+    pub(super) select: Vec<String>,
+    /// Leave out files whose path matches; again for more
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) exclude: Vec<String>,
+    /// Fetch pieces in order instead of rarest first
+    #[arg(long)]
+    pub(super) sequential: bool,
+    /// Give up (exit code 5) when nothing came for this long (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Write over existing files where they differ from the torrent
+    #[arg(long)]
+    pub(super) overwrite: bool,
+    /// Whether disk space is taken before the first byte, or as data comes [default: full]
+    #[arg(long, value_name = "HOW", hide_short_help = true)]
+    pub(super) preallocate: Option<PreallocateChoice>,
+    /// When complete, seed until stopped
+    #[arg(long)]
+    pub(super) seed: bool,
+}
+
+/// [`Backend`], as written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StorageChoice {
+    /// Memory maps where they suit the file system, else pwrite
+    Auto,
+    /// Memory maps
+    Mmap,
+    /// Positioned writes
+    Pwrite,
+}
+
+impl From<StorageChoice> for Backend {
+    fn from(choice: StorageChoice) -> Self {
+        match choice {
+            StorageChoice::Auto => Self::Auto,
+            StorageChoice::Mmap => Self::Mmap,
+            StorageChoice::Pwrite => Self::Pwrite,
+        }
+    }
+}
+
+/// [`Preallocate`], as written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PreallocateChoice {
+    /// All of it, so that a full disk shows before the download
+    Full,
+    /// None: files grow as pieces come
+    Sparse,
+}
+
+impl From<PreallocateChoice> for Preallocate {
+    fn from(choice: PreallocateChoice) -> Self {
+        match choice {
+            PreallocateChoice::Full => Self::Full,
+            PreallocateChoice::Sparse => Self::Sparse,
+        }
+    }
+}
+
+/// One `--listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listen {
+    /// This address.
+    At(SocketAddr),
+    /// This port of all addresses.
+    Everywhere(u16),
+}
+
+impl Listen {
+    /// The addresses to bind; none for any port of all addresses, which is the session's own default.
+    pub(super) fn addresses(self) -> Vec<SocketAddr> {
+        match self {
+            Self::At(address) => vec![address],
+            Self::Everywhere(0) => vec![],
+            Self::Everywhere(port) => {
+                vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+            }
+        }
+    }
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Listen::At(address));
+    }
+    let port = text.strip_prefix(':').unwrap_or(text);
+    port.parse()
+        .map(Listen::Everywhere)
+        .map_err(|_| "an address and port, such as 192.0.2.1:6881, [::]:6881 or :6881".to_owned())
+}
+
+fn parse_host_port(text: &str) -> Result<String, String> {
+    let well_formed = text.parse::<SocketAddr>().map_or_else(
+        |_| {
+            text.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty()
+                    && !host.contains([':', '/', '@', '[', ']'])
+                    && port.parse::<u16>().is_ok_and(|p| p > 0)
+            })
+        },
+        |address| address.port() > 0,
+    );
+    if well_formed {
+        Ok(text.to_owned())
+    } else {
+        Err("a host and port, such as 192.0.2.1:6881, [2001:db8::1]:6881 or peer.example:6881".to_owned())
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if ratio.is_finite() && ratio >= 0.0 => Ok(ratio),
+        _ => Err("a number such as 1 or 1.5".to_owned()),
+    }
+}
+
+/// `over` with what it does not say taken from `under`.
+pub(super) trait Layer {
+    /// Merges two layers of settings.
+    fn or(self, under: Self) -> Self;
+}
+
+impl<T> Layer for Option<T> {
+    fn or(self, under: Self) -> Self {
+        Option::or(self, under)
+    }
+}
+
+impl<T> Layer for Vec<T> {
+    fn or(self, under: Self) -> Self {
+        if self.is_empty() { under } else { self }
+    }
+}
+
+impl Layer for bool {
+    fn or(self, under: Self) -> Self {
+        self || under
+    }
+}
+
+/// Merges field by field; a field that is forgotten does not compile.
+macro_rules! layer {
+    ($type:ty { $($field:ident),+ $(,)? }) => {
+        impl Layer for $type {
+            fn or(self, under: Self) -> Self {
+                let Self { $($field),+ } = self;
+                Self { $($field: Layer::or($field, under.$field)),+ }
+            }
+        }
+    };
+}
+
+layer!(NetworkOptions {
+    peers,
+    listen,
+    trackers,
+    no_trackers,
+    limit_down,
+    limit_up,
+    max_peers,
+    no_dht,
+    no_pex,
+    no_lsd,
+    no_utp,
+    no_web_seeds,
+    no_port_mapping
+});
+layer!(GoalOptions { seed_ratio, seed_time });
+layer!(DiskOptions { storage, state_dir });
+layer!(DownloadOptions { dir, select, exclude, sequential, timeout, overwrite, preallocate, seed });
+layer!(GetOptions { download, network, goal, disk });
+layer!(SeedOptions { super_seed, network, goal, disk });
+
+impl Layer for super::args::OutputOptions {
+    /// As the others, but loud or quiet is one thing said in two words: the upper layer's word stands alone.
+    fn or(self, under: Self) -> Self {
+        let silent = !self.quiet && self.verbose == 0;
+        let (quiet, verbose) = if silent { (under.quiet, under.verbose) } else { (self.quiet, self.verbose) };
+        Self { quiet, verbose, json: self.json.or(under.json), color: self.color.or(under.color) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses() {
+        assert_eq!(parse_listen(":0").map(Listen::addresses), Ok(vec![]));
+        assert_eq!(parse_listen("6881").map(|l| l.addresses().len()), Ok(2));
+        assert_eq!(parse_listen("127.0.0.1:0"), Ok(Listen::At(([127, 0, 0, 1], 0).into())));
+        assert!(parse_listen("[::1]:6881").is_ok());
+        for text in ["", ":", "host:1", "1.2.3.4", ":65536"] {
+            assert!(parse_listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for text in ["127.0.0.1:1", "[::1]:6881", "peer.example:6881"] {
+            assert!(parse_host_port(text).is_ok(), "{text}");
+        }
+        for text in ["", "host", ":1", "host:0", "1.2.3.4:0", "host:65536", "::1:5x", "http://h:1"] {
+            assert!(parse_host_port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ratios() {
+        assert_eq!(parse_ratio("1.5"), Ok(1.5));
+        for text in ["-1", "inf", "NaN", "x"] {
+            assert!(parse_ratio(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn upper_layer_wins() {
+        let over = DownloadOptions { dir: Some("a".into()), select: vec!["1".into()], ..Default::default() };
+        let under = DownloadOptions {
+            dir: Some("b".into()),
+            select: vec!["2".into()],
+            exclude: vec!["3".into()],
+            seed: true,
+            ..Default::default()
+        };
+        let merged = over.or(under);
+        assert_eq!((merged.dir, merged.select), (Some("a".into()), vec!["1".to_owned()]));
+        assert_eq!((merged.exclude, merged.seed), (vec!["3".to_owned()], true));
+    }
+}

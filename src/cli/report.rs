@@ -1,0 +1,366 @@
+//! Tells people and programs how transfers go: bars, plain lines or NDJSON.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant, SystemTime};
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::args::OutputOptions;
+use super::exit::Failure;
+use super::progress::{self, Look, count};
+use super::quantity::{bytes, duration, mean_rate, rate};
+use super::{json, log, screen};
+use crate::base::InfoHash;
+use crate::session::{Event, State, Status};
+
+/// How often a line is written where there is no terminal.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How often a `progress` event is written.
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+/// What is shown of a torrent before it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    /// Printable name.
+    pub(super) name: String,
+    pub(super) info_hash: InfoHash,
+    /// Bytes, without padding.
+    pub(super) total_size: u64,
+    pub(super) piece_count: u32,
+    pub(super) piece_length: u32,
+    pub(super) file_count: usize,
+    /// Where its data lies, for people.
+    pub(super) place: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// Bars on a terminal.
+    Bars,
+    /// Lines now and then.
+    Plain,
+    /// NDJSON on standard output; on standard error only what is wrong.
+    Json,
+    /// Only what is wrong.
+    Quiet,
+}
+
+struct Entry {
+    subject: Subject,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    /// When everything wanted was there.
+    completed: Option<Instant>,
+    last: Option<Status>,
+    outcome: Option<Outcome>,
+}
+
+impl Entry {
+    /// Keeps what is told at the end. A torrent that has ended need not know any more what went by.
+    fn remember(&mut self, status: &Status) {
+        match &mut self.last {
+            Some(last) if matches!(status.state, State::Failed | State::Stopped) => {
+                last.state = status.state;
+                last.cause.clone_from(&status.cause);
+                (last.down_rate, last.up_rate, last.eta) = (0, 0, None);
+                last.have_bytes = last.have_bytes.max(status.have_bytes);
+                last.downloaded = last.downloaded.max(status.downloaded);
+                last.uploaded = last.uploaded.max(status.uploaded);
+            }
+            last => *last = Some(status.clone()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Failed,
+}
+
+/// Tells how transfers go.
+pub(super) struct Reporter {
+    view: View,
+    verbose: bool,
+    look: Look,
+    entries: Vec<Entry>,
+    last_plain: Instant,
+    last_json: Option<Instant>,
+    /// Standard output failed; nobody listens any more.
+    broken: Option<Failure>,
+}
+
+impl Reporter {
+    /// By what the options ask for and where standard error goes.
+    pub(super) fn new(output: &OutputOptions) -> Self {
+        let view = match (output.json, output.quiet, std::io::stderr().is_terminal()) {
+            (true, _, _) => View::Json,
+            (_, true, _) => View::Quiet,
+            (_, _, true) => View::Bars,
+            (_, _, false) => View::Plain,
+        };
+        Self {
+            view,
+            verbose: output.verbose > 0,
+            look: Look::new(log::colors(output)),
+            entries: vec![],
+            last_plain: Instant::now(),
+            last_json: None,
+            broken: None,
+        }
+    }
+
+    /// A new torrent; its number from now on.
+    pub(super) fn add(&mut self, subject: Subject) -> usize {
+        let (v1, v2) = json::hashes(&subject.info_hash);
+        let body = json!({
+            "name": subject.name,
+            "info_hash_v1": v1,
+            "info_hash_v2": v2,
+            "total_size": subject.total_size,
+            "piece_length": subject.piece_length,
+            "piece_count": subject.piece_count,
+            "files": subject.file_count,
+            "path": subject.place,
+        });
+        let bar = (self.view == View::Bars).then(|| progress::bar(&subject.name, subject.total_size, self.look));
+        if self.view == View::Plain {
+            let files = count(u64::try_from(subject.file_count).unwrap_or(u64::MAX), "file");
+            let line = format!("{}: {}, {files}, {}", subject.name, bytes(subject.total_size), subject.place);
+            screen::message(line);
+        }
+        let hash = subject.info_hash;
+        let started = Instant::now();
+        self.entries.push(Entry { subject, bar, started, completed: None, last: None, outcome: None });
+        self.emit("added", Some(hash), &body);
+        self.entries.len() - 1
+    }
+
+    /// What torrent `index` is called.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.entries.get(index).map_or("", |e| &e.subject.name)
+    }
+
+    /// A line about the whole, for people.
+    pub(super) fn note(&self, line: &str) {
+        if matches!(self.view, View::Bars | View::Plain) {
+            screen::message(line);
+        }
+    }
+
+    /// Something is wrong that ends nothing.
+    pub(super) fn warn(&mut self, line: &str) {
+        self.emit("warning", None, &json!({ "message": line }));
+        if self.view != View::Quiet {
+            screen::message(format_args!("gannet: warning: {line}"));
+        }
+    }
+
+    /// What the session says about torrent `index`.
+    pub(super) fn event(&mut self, index: usize, event: &Event) {
+        let Some(subject) = self.entries.get(index).map(|e| e.subject.clone()) else { return };
+        if let Some((name, body)) = json::event(event) {
+            self.emit(name, Some(subject.info_hash), &body);
+        }
+        match event {
+            Event::Complete => self.complete(index),
+            Event::Warning { message } if self.view != View::Quiet => {
+                let message = crate::base::printable(message);
+                screen::message(format_args!("gannet: warning: {}: {message}", subject.name));
+            }
+            Event::Tracker(report) if matches!(self.view, View::Bars | View::Plain) => {
+                let tracker = crate::base::printable(&report.tracker);
+                match &report.outcome {
+                    Err(why) => screen::message(format_args!(
+                        "{}: tracker {tracker}: {}; asked again in {}",
+                        subject.name,
+                        crate::base::printable(why),
+                        duration(report.next)
+                    )),
+                    Ok(peers) if self.verbose => {
+                        let peers = format!("{peers} addresses");
+                        screen::message(format_args!("{}: tracker {tracker}: {peers}", subject.name));
+                    }
+                    Ok(_) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How torrent `index` stands now. Called often; shows as often as the view wants.
+    pub(super) fn progress(&mut self, index: usize, status: &Status) {
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        if let Some(bar) = entry.bar.as_ref().filter(|_| entry.outcome.is_none()) {
+            progress::show(bar, status, self.look);
+        }
+        entry.remember(status);
+    }
+
+    /// After `progress` of all torrents: writes the lines that are due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let running = |e: &&Entry| e.outcome.is_none();
+        if self.view == View::Plain && now.duration_since(self.last_plain) >= PLAIN_EVERY {
+            self.last_plain = now;
+            for entry in self.entries.iter().filter(running) {
+                if let Some(status) = &entry.last {
+                    screen::message(progress::plain_line(&entry.subject.name, status));
+                }
+            }
+        }
+        if self.view == View::Json && self.last_json.is_none_or(|last| now.duration_since(last) >= JSON_EVERY) {
+            self.last_json = Some(now);
+            let due: Vec<(InfoHash, Value)> = self
+                .entries
+                .iter()
+                .filter(running)
+                .filter_map(|e| Some((e.subject.info_hash, json::progress(e.last.as_ref()?))))
+                .collect();
+            for (hash, body) in due {
+                self.emit("progress", Some(hash), &body);
+            }
+        }
+    }
+
+    /// Everything wanted of torrent `index` is there. Told once.
+    pub(super) fn complete(&mut self, index: usize) {
+        let view = self.view;
+        let Some(entry) = self.entries.get_mut(index).filter(|e| e.completed.is_none()) else { return };
+        let now = Instant::now();
+        entry.completed = Some(now);
+        let took = now.duration_since(entry.started);
+        let downloaded = entry.last.as_ref().map_or(0, |s| s.downloaded);
+        let hash = entry.subject.info_hash;
+        let body = json!({
+            "downloaded": downloaded,
+            "seconds": took.as_secs_f64(),
+            "mean_rate": mean_rate(downloaded, took),
+            "path": entry.subject.place,
+        });
+        let line = if downloaded == 0 {
+            format!("{}: complete: {} already there", entry.subject.name, bytes(entry.subject.total_size))
+        } else {
+            let mean = rate(mean_rate(downloaded, took));
+            format!("{}: complete: {} in {}, {mean}", entry.subject.name, bytes(downloaded), duration(took))
+        };
+        if matches!(view, View::Bars | View::Plain) {
+            screen::message(line);
+        }
+        self.emit("complete", Some(hash), &body);
+    }
+
+    /// Torrent `index` is done, its seeding goal reached.
+    pub(super) fn done(&mut self, index: usize, status: Option<&Status>) {
+        if let (Some(entry), Some(status)) = (self.entries.get_mut(index), status) {
+            entry.remember(status);
+        }
+        self.complete(index);
+        self.close(index, Outcome::Done);
+    }
+
+    /// Torrent `index` (or nothing in particular) cannot go on.
+    pub(super) fn failed(&mut self, index: Option<usize>, failure: &Failure) {
+        let hash = index.and_then(|i| self.entries.get(i)).map(|e| e.subject.info_hash);
+        let body = json::error(failure);
+        self.emit("error", hash, &body);
+        if let Some(index) = index {
+            self.close(index, Outcome::Failed);
+        }
+        screen::message(format_args!("gannet: {failure}"));
+    }
+
+    fn close(&mut self, index: usize, outcome: Outcome) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.outcome = Some(outcome);
+            if let Some(bar) = entry.bar.take() {
+                bar.finish_and_clear();
+                screen::bars().remove(&bar);
+            }
+        }
+    }
+
+    /// The last word: what went by, and how fast.
+    pub(super) fn summary(&mut self) {
+        let ended = Instant::now();
+        let mut torrents = vec![];
+        let (mut down, mut up, mut wasted) = (0u64, 0u64, 0u64);
+        for index in 0..self.entries.len() {
+            if let Some(bar) = self.entries[index].bar.take() {
+                bar.finish_and_clear();
+            }
+            let entry = &self.entries[index];
+            let Some(status) = &entry.last else { continue };
+            (down, up, wasted) = (down + status.downloaded, up + status.uploaded, wasted + status.wasted);
+            let state = match entry.outcome {
+                Some(Outcome::Done) => "done",
+                Some(Outcome::Failed) => "failed",
+                None => "stopped",
+            };
+            torrents.push(json!({
+                "info_hash": entry.subject.info_hash.to_string(),
+                "name": entry.subject.name,
+                "state": state,
+                "downloaded": status.downloaded,
+                "uploaded": status.uploaded,
+                "wasted": status.wasted,
+                "have_bytes": status.have_bytes,
+                "wanted_bytes": status.wanted_bytes,
+                "ratio": status.ratio,
+                "seconds": ended.duration_since(entry.started).as_secs_f64(),
+            }));
+            if matches!(self.view, View::Bars | View::Plain) {
+                screen::message(last_line(entry, status, ended));
+            }
+        }
+        let Some(first) = self.entries.iter().map(|e| e.started).min() else { return };
+        // A rate over the time of the download alone: seeding after it says nothing about it.
+        let fetched = self.entries.iter().map(|e| e.completed.unwrap_or(ended)).max().unwrap_or(ended);
+        let body = json!({
+            "downloaded": down,
+            "uploaded": up,
+            "wasted": wasted,
+            "seconds": ended.duration_since(first).as_secs_f64(),
+            "mean_rate": mean_rate(down, fetched.duration_since(first)),
+            "torrents": torrents,
+        });
+        self.emit("summary", None, &body);
+    }
+
+    /// Why standard output can no longer be written, once.
+    pub(super) fn take_broken(&mut self) -> Option<Failure> {
+        self.broken.take()
+    }
+
+    fn emit(&mut self, event: &str, hash: Option<InfoHash>, body: &Value) {
+        if self.view == View::Json && self.broken.is_none() {
+            let line = json::line(event, SystemTime::now(), hash.as_ref(), body);
+            if let Err(failure) = screen::output(line) {
+                self.broken = Some(failure);
+                // Without a reader there is nothing more to say.
+                self.view = View::Quiet;
+            }
+        }
+    }
+}
+
+fn last_line(entry: &Entry, status: &Status, ended: Instant) -> String {
+    let word = match (entry.outcome, status.state) {
+        (Some(Outcome::Done), _) => "done",
+        (Some(Outcome::Failed), _) | (_, State::Failed) => "failed",
+        _ => "stopped",
+    };
+    let took = ended.duration_since(entry.started);
+    let fetching = entry.completed.unwrap_or(ended).duration_since(entry.started);
+    format!(
+        "{}: {word}: {} of {} there, {} down in {} ({}), {} up, ratio {:.2}",
+        entry.subject.name,
+        bytes(status.have_bytes),
+        bytes(status.wanted_bytes),
+        bytes(status.downloaded),
+        duration(took),
+        rate(mean_rate(status.downloaded, fetching)),
+        bytes(status.uploaded),
+        status.ratio
+    )
+}

@@ -1,0 +1,46 @@
+//! `gannet seed`: shares data that is already there.
+
+use std::sync::Arc;
+
+use super::Global;
+use super::args::SeedArgs;
+use super::exit::Failure;
+use super::options::Layer;
+use super::report::Reporter;
+use super::signals::Signals;
+use super::transfer::{self, Job};
+use super::{get, place, source};
+use crate::session::{AddTorrent, Place, Session};
+
+pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
+    let options = args.options.or(global.layers.settings.seed());
+    let runtime = super::runtime()?;
+    runtime.block_on(async {
+        let mut signals = Signals::take()?;
+        let mut reporter = Reporter::new(&global.output);
+        let peers = signals.unless(get::resolve(&options.network.peers)).await?;
+        let metainfo = signals.unless(source::read(&args.source)).await?;
+        // Told here, where PATH is known to be what the user meant, rather than as bad pieces after an hour of hashing.
+        std::fs::metadata(&args.path).map_err(|e| Failure::disk(&args.path, &e))?;
+        place::check(&metainfo.info, &args.path)?;
+        let subject = get::subject(&metainfo, &args.path);
+        let torrent = AddTorrent {
+            metainfo: Arc::new(metainfo),
+            place: Place::Exact(args.path),
+            selected: None,
+            sequential: false,
+            peers,
+            extra_trackers: options.network.trackers.clone(),
+            backend: options.disk.storage.map(Into::into).unwrap_or_default(),
+            preallocate: Default::default(),
+            overwrite: false,
+            seed: Some(get::goal(&options.goal).unwrap_or_default()),
+            super_seed: options.super_seed,
+        };
+        let config = get::config(&options.network, &options.disk)?;
+        let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;
+        let addresses: Vec<String> = session.listen_addresses().iter().map(ToString::to_string).collect();
+        reporter.note(&format!("listening on {}", addresses.join(", ")));
+        transfer::run(&session, vec![Job { subject, torrent }], &mut reporter, None, &mut signals).await
+    })
+}

@@ -1,0 +1,268 @@
+//! Runs torrents until they are done, fail, make no progress, or the user asks to stop.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::exit::{Code, Failure};
+use super::quantity::duration;
+use super::report::{Reporter, Subject};
+use super::signals::{Signals, exit_now};
+use crate::error::Error;
+use crate::session::{AddTorrent, Event, Session, State, Status, Torrent};
+
+/// How long stopping may take: state is saved and trackers are told in this time.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How often bars move. Faster is not seen, slower looks stuck.
+const TICK: Duration = Duration::from_millis(200);
+/// Events that may wait to be shown; a session that is ahead by more waits, and forgets its oldest.
+const EVENT_QUEUE: usize = 1024;
+
+/// A torrent to run, and what to call it.
+pub(super) struct Job {
+    pub(super) subject: Subject,
+    pub(super) torrent: AddTorrent,
+}
+
+/// A torrent under way.
+struct Running {
+    torrent: Torrent,
+    /// Number at the reporter.
+    index: usize,
+    over: bool,
+    progress: Progress,
+}
+
+/// When a torrent last came forward.
+struct Progress {
+    at: Instant,
+    /// Useful bytes received, bytes there, bytes checked: the highest seen.
+    mark: (u64, u64, u64),
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self { at: now, mark: (0, 0, 0) }
+    }
+
+    fn update(&mut self, now: Instant, status: &Status) {
+        let useful = status.downloaded.saturating_sub(status.wasted);
+        let mark = (self.mark.0.max(useful), self.mark.1.max(status.have_bytes), self.mark.2.max(status.checked_bytes));
+        if mark != self.mark || !matches!(status.state, State::Downloading | State::Checking) {
+            self.at = now;
+        }
+        self.mark = mark;
+    }
+}
+
+enum Note {
+    Event(Event),
+    Finished(Result<(), Error>),
+}
+
+/// Adds the torrents of `jobs` to `session` and shows how they go. Ends when none is left to wait for: all complete (and
+/// their seeding goals reached), failed, or without progress for `patience`. The session is stopped in any case.
+pub(super) async fn run(
+    session: &Session,
+    jobs: Vec<Job>,
+    reporter: &mut Reporter,
+    patience: Option<Duration>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let outcome = watch(session, jobs, reporter, patience, signals).await;
+    let outcome = stop(session, outcome, reporter, signals).await;
+    reporter.summary();
+    match (outcome, reporter.take_broken()) {
+        (Ok(()), Some(broken)) => Err(broken),
+        (outcome, _) => outcome,
+    }
+}
+
+async fn watch(
+    session: &Session,
+    jobs: Vec<Job>,
+    reporter: &mut Reporter,
+    patience: Option<Duration>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let (notes, mut inbox) = mpsc::channel(EVENT_QUEUE);
+    let mut running = Vec::with_capacity(jobs.len());
+    let mut first_failure = None;
+    for job in jobs {
+        let index = reporter.add(job.subject);
+        let added = signals.unless(async { session.add(job.torrent).await.map_err(Failure::from) }).await;
+        match added {
+            Ok(torrent) => {
+                listen(&torrent, running.len(), &notes);
+                running.push(Running { torrent, index, over: false, progress: Progress::new(Instant::now()) });
+            }
+            Err(failure) if failure.message.is_empty() => return Err(failure),
+            Err(failure) => {
+                reporter.failed(Some(index), &failure);
+                first_failure.get_or_insert(Failure::silent(failure.code));
+            }
+        }
+    }
+    drop(notes);
+
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while running.iter().any(|r| !r.over) {
+        tokio::select! {
+            code = signals.next() => return Err(Failure::silent(code)),
+            note = inbox.recv() => match note {
+                None => break,
+                Some((n, note)) => {
+                    let Some(torrent) = running.get_mut(n) else { continue };
+                    if let Some(failure) = take(torrent, note, reporter) {
+                        first_failure.get_or_insert(failure);
+                    }
+                }
+            },
+            _ = tick.tick() => {
+                let now = Instant::now();
+                for torrent in running.iter_mut().filter(|r| !r.over) {
+                    if let Some(failure) = look(torrent, now, patience, reporter) {
+                        first_failure.get_or_insert(failure);
+                    }
+                }
+                reporter.tick(now);
+            }
+        }
+        if let Some(broken) = reporter.take_broken() {
+            return Err(broken);
+        }
+    }
+    first_failure.map_or(Ok(()), Err)
+}
+
+/// Passes on what `torrent` reports as torrent number `n`.
+fn listen(torrent: &Torrent, n: usize, notes: &mpsc::Sender<(usize, Note)>) {
+    let mut events = torrent.events();
+    let to = notes.clone();
+    tokio::spawn(async move {
+        loop {
+            match events.recv().await {
+                Ok(event) => {
+                    if to.send((n, Note::Event(event))).await.is_err() {
+                        break;
+                    }
+                }
+                Err(RecvError::Lagged(lost)) => tracing::debug!(lost, "events were not shown"),
+                Err(RecvError::Closed) => break,
+            }
+        }
+    });
+    let (torrent, to) = (torrent.clone(), notes.clone());
+    tokio::spawn(async move {
+        let result = torrent.finished().await;
+        let _ = to.send((n, Note::Finished(result))).await;
+    });
+}
+
+/// Takes in one report; what failed, if it failed.
+fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Failure> {
+    if running.over {
+        return None;
+    }
+    if let Some(status) = running.torrent.status() {
+        reporter.progress(running.index, &status);
+    }
+    let failure = match note {
+        Note::Event(Event::Failed { disk, message, path }) => {
+            let code = if disk { Code::Disk } else { Code::Network };
+            Failure { code, message, path }
+        }
+        Note::Event(event) => {
+            reporter.event(running.index, &event);
+            return None;
+        }
+        Note::Finished(Ok(())) => {
+            running.over = true;
+            reporter.done(running.index, running.torrent.status().as_ref());
+            return None;
+        }
+        Note::Finished(Err(error)) => match Failure::from(error) {
+            // Nobody asked: the session gave the torrent up without a word of why.
+            failure if failure.message.is_empty() => Failure::new(Code::Bug, "the torrent stopped unexpectedly"),
+            failure => failure,
+        },
+    };
+    running.over = true;
+    reporter.failed(Some(running.index), &failure);
+    Some(Failure::silent(failure.code))
+}
+
+/// Shows how a torrent stands; what failed, if it made no progress for too long.
+fn look(running: &mut Running, now: Instant, patience: Option<Duration>, reporter: &mut Reporter) -> Option<Failure> {
+    let status = running.torrent.status()?;
+    reporter.progress(running.index, &status);
+    running.progress.update(now, &status);
+    let patience = patience.filter(|p| now.duration_since(running.progress.at) >= *p)?;
+    let cause = status.cause.unwrap_or_else(|| match status.peers {
+        0 => "no peers".to_owned(),
+        n => format!("{} connected, and none of them sends", super::progress::count(n, "peer")),
+    });
+    let failure = Failure::network(format!(
+        "{}: no progress for {}: {}; run the same command again to go on, or add peers with --peer or --tracker",
+        reporter.name(running.index),
+        duration(patience),
+        crate::base::printable(&cause)
+    ));
+    running.over = true;
+    reporter.failed(Some(running.index), &failure);
+    Some(Failure::silent(failure.code))
+}
+
+/// Stops the session; a signal meanwhile ends the process at once.
+async fn stop(
+    session: &Session,
+    outcome: Result<(), Failure>,
+    reporter: &mut Reporter,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let asked = matches!(&outcome, Err(f) if matches!(f.code, Code::Interrupted | Code::Terminated));
+    if asked {
+        reporter.note("stopping: saving state and telling trackers (again to stop at once)");
+    }
+    let deadline = tokio::time::timeout(STOP_DEADLINE + Duration::from_millis(500), session.stop(STOP_DEADLINE));
+    tokio::select! {
+        _ = deadline => outcome,
+        code = signals.next() => match outcome {
+            // All was done; only the trackers have not heard of it.
+            Ok(()) => Ok(()),
+            Err(_) => exit_now(code),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::progress::tests::status;
+
+    #[test]
+    fn rubbish_is_no_progress() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut progress = Progress::new(start);
+        let mut status = status();
+        progress.update(at(1), &status);
+        assert_eq!(progress.at, at(1));
+        status.downloaded += 10;
+        status.wasted += 10;
+        progress.update(at(2), &status);
+        assert_eq!(progress.at, at(1));
+        status.downloaded += 1;
+        progress.update(at(3), &status);
+        assert_eq!(progress.at, at(3));
+        status.wasted += 5;
+        progress.update(at(4), &status);
+        assert_eq!(progress.at, at(3));
+        status.state = State::Seeding;
+        progress.update(at(5), &status);
+        assert_eq!(progress.at, at(5));
+    }
+}

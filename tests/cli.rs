@@ -1,0 +1,469 @@
+//! The program as its users meet it: what it prints where, and what it ends with.
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a failure here is a failed test")]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder to work in, with a home of its own so that nobody's settings interfere.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("home")).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Three files of several pieces in the folder `data`.
+    fn with_data() -> Self {
+        let place = Self::new();
+        let bytes = |seed: u64, len: u64| (0..len).map(|i| (i * seed / 7 + i / 251) as u8).collect::<Vec<u8>>();
+        place.write("data/a.bin", bytes(3, 100_000));
+        place.write("data/sub/b.bin", bytes(5, 70_000));
+        place.write("data/sub/c.txt", "hello");
+        place
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gannet"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("GANNET_") || name.to_string_lossy().starts_with("XDG_") {
+                command.env_remove(name);
+            }
+        }
+        command.env_remove("SOURCE_DATE_EPOCH").env("HOME", self.path().join("home"));
+        command.current_dir(self.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Standard output of a run that must succeed.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// One line that begins with the program's name, and nothing that steers a terminal.
+#[track_caller]
+fn one_line(output: &Output) -> String {
+    let line = text(&output.stderr);
+    assert!(line.starts_with("gannet: ") && line.ends_with('\n') && line.lines().count() == 1, "{line:?}");
+    assert!(!line.trim_end().contains(|c: char| c.is_control()), "{line:?}");
+    line
+}
+
+#[test]
+fn every_mistake_has_its_code_and_one_line() {
+    let place = Place::with_data();
+    place.ok(&["create", "data", "--no-date"]);
+    place.ok(&["create", "data/a.bin", "--no-date"]);
+    place.write("garbage.torrent", "d4:infoi1e");
+    place.write("page.torrent", "<!DOCTYPE html><html></html>");
+    place.write("empty.torrent", "");
+    place.write("deep.torrent", "l".repeat(100_000));
+    place.write("bad.toml", "limit-down = 'fast'\n");
+    place.write("unknown.toml", "# mine\nlimits = 5\n");
+    fs::create_dir(place.path().join("hollow")).unwrap();
+    let hash = "0123456789abcdef0123456789abcdef01234567";
+    let magnet = format!("magnet:?xt=urn:btih:{hash}&tr=http%3A%2F%2Ft%2FSECRET");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["frobnicate"], 2, "frobnicate"),
+        (&["get"], 2, "SOURCE"),
+        (&["get", "--no-such-option", "x"], 2, "--no-such-option"),
+        (&["get", "--limit-down", "fast", "data.torrent"], 2, "--limit-down"),
+        (&["get", "--timeout", "soon", "data.torrent"], 2, "30s"),
+        (&["get", "-q", "-v", "data.torrent"], 2, "cannot be used with"),
+        (&["get", "data.torrent", "--select", "99"], 2, "--select 99"),
+        (&["get", "data.torrent", "--select", "["], 2, "--select"),
+        (&["get", "data.torrent", "--exclude", "data"], 2, "none of its files is selected"),
+        (&["get", "data.torrent", "data.torrent"], 2, "twice"),
+        (&["get", "none.torrent"], 4, "none.torrent: no such file"),
+        (&["get", "garbage.torrent"], 3, "garbage.torrent: "),
+        (&["get", &magnet], 3, "use the .torrent file"),
+        (&["get", hash], 3, "use the .torrent file"),
+        (&["get", "http://127.0.0.1:1/x.torrent"], 5, "http://127.0.0.1:1/..."),
+        (&["get", "data.torrent", "--peer", "nowhere"], 2, "--peer"),
+        (&["seed", "data.torrent", "none"], 4, "none: no such file"),
+        (&["seed", "data.torrent", "data/a.bin"], 2, "a folder of files"),
+        (&["seed", "a.bin.torrent", "data"], 2, "did you mean data/a.bin?"),
+        (&["seed", "data.torrent", "."], 2, "did you mean ./data?"),
+        (&["info", "none.torrent"], 4, "none.torrent: no such file"),
+        (&["info", "empty.torrent"], 3, "empty.torrent: "),
+        (&["info", "deep.torrent"], 3, "deep.torrent: "),
+        (&["info", "page.torrent"], 3, "web page"),
+        (&["info", "data"], 3, "a folder"),
+        (&["info", "-"], 3, "standard input: "),
+        (&["info", "magnet:?dn=x"], 3, "magnet:?dn=x: "),
+        (&["info", "--offline", "http://127.0.0.1:1/x"], 2, "--offline"),
+        (&["magnet", &magnet], 3, ""),
+        (&["create", "none"], 4, "none: no such file"),
+        (&["create", "hollow"], 2, "hollow: "),
+        (&["create", "data"], 2, "--force"),
+        (&["create", "data", "-o", "no/such/folder/x.torrent"], 4, "no/such/folder: no such file"),
+        (&["create", "data", "-o", "hollow"], 2, "a folder"),
+        (&["create", "data", "--piece-length", "256k"], 2, "256KiB would be"),
+        (&["create", "data", "--tracker", "t.example"], 2, "--tracker"),
+        (&["create", "data", "--node", "x"], 2, "--node x"),
+        (&["create", "data", "--exclude", "["], 2, "--exclude"),
+        (&["create", "data", "--name", "a/b", "-o", "ab.torrent"], 2, "a/b"),
+        (&["verify", "data.torrent", "data/a.bin"], 2, "a folder of files"),
+        (&["scrape", "data.torrent"], 5, "no trackers"),
+        (&["config", "--config", "none.toml"], 2, "none.toml: no such file"),
+        (&["config", "--config", "bad.toml"], 2, "bad.toml:1: invalid value 'fast'"),
+        (&["info", "data.torrent", "--config", "unknown.toml"], 2, "unknown.toml:2: there is no setting 'limits'"),
+    ];
+    for (args, code, want) in cases {
+        let output = place.run(args);
+        assert_eq!(output.status.code(), Some(*code), "{args:?}: {}", text(&output.stderr));
+        let line = one_line(&output);
+        assert!(line.contains(want), "{args:?}: {line}");
+        assert!(!line.contains("SECRET"), "{line}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn help_is_a_result() {
+    let place = Place::new();
+    let help = place.ok(&["--help"]);
+    for command in
+        ["get", "seed", "create", "info", "verify", "magnet", "scrape", "demo", "completions", "man", "config"]
+    {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
+        let own = place.ok(&[command, "--help"]);
+        assert!(own.contains("Usage: gannet"), "{own}");
+    }
+    assert!(!place.ok(&["get", "-h"]).contains("--no-dht"));
+    assert!(place.ok(&["get", "--help"]).contains("--no-dht"));
+    assert_eq!(place.ok(&["--version"]), format!("gannet {}\n", env!("CARGO_PKG_VERSION")));
+    let nothing = place.run(&[]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing.stderr).contains("Usage:"));
+}
+
+#[test]
+fn created_and_shown() {
+    let place = Place::with_data();
+    for (format, v1, v2) in [("v1", true, false), ("v2", false, true), ("hybrid", true, true)] {
+        let file = format!("{format}.torrent");
+        let made = place.json(&[
+            "create",
+            "data",
+            "--format",
+            format,
+            "-o",
+            &file,
+            "--piece-length",
+            "16KiB",
+            "--json",
+            "--private",
+            "--tracker",
+            "http://a.example/announce,udp://b.example:1",
+            "--tracker",
+            "http://c.example/announce",
+            "--web-seed",
+            "http://w.example/",
+            "--node",
+            "d.example:6881",
+            "--source",
+            "S",
+            "--comment",
+            "C",
+        ]);
+        let info = place.json(&["info", "--json", &file]);
+        for key in ["name", "info_hash_v1", "info_hash_v2", "total_size", "piece_length", "piece_count", "magnet"] {
+            assert_eq!(made[key], info[key], "{key}");
+        }
+        assert_eq!((info["version"].as_str(), info["name"].as_str()), (Some(format), Some("data")));
+        assert_eq!(info["info_hash_v1"].as_str().map(str::len), v1.then_some(40));
+        assert_eq!(info["info_hash_v2"].as_str().map(str::len), v2.then_some(64));
+        assert_eq!((info["total_size"].as_u64(), info["piece_length"].as_u64()), (Some(170_005), Some(16_384)));
+        assert_eq!((info["private"].as_bool(), info["source"].as_str()), (Some(true), Some("S")));
+        assert_eq!((info["comment"].as_str(), info["creation_date"].is_i64()), (Some("C"), true));
+        assert_eq!(info["trackers"].as_array().unwrap().len(), 2);
+        assert_eq!(info["trackers"][0][1], "udp://b.example:1");
+        assert_eq!((&info["web_seeds"][0], &info["nodes"][0]), (&"http://w.example/".into(), &"d.example:6881".into()));
+        let files: Vec<_> = info["files"].as_array().unwrap().iter().filter(|f| f["pad"] == false).collect();
+        let paths: Vec<_> = files.iter().map(|f| f["path"].as_str().unwrap()).collect();
+        assert_eq!(paths, ["data/a.bin", "data/sub/b.bin", "data/sub/c.txt"]);
+        assert_eq!(files[0]["pieces_root"].as_str().map(str::len), v2.then_some(64));
+        assert_eq!((files[0]["executable"].as_bool(), files[0]["length"].as_u64()), (Some(false), Some(100_000)));
+
+        let shown = place.ok(&["info", &file]);
+        for part in ["data", "100.00 kB", "c.txt", "http://a.example/announce, udp://b.example:1", "private", "16 KiB"]
+        {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let link = place.ok(&["magnet", &file]);
+        assert_eq!(link.trim_end(), info["magnet"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn same_input_same_bytes() {
+    let place = Place::with_data();
+    let make = |name: &str, more: &[&str]| {
+        let args = [&["create", "data", "-o", name, "--piece-length", "16KiB"], more].concat();
+        let output = place.command(&args).env("SOURCE_DATE_EPOCH", "1000000000").output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        fs::read(place.path().join(name)).unwrap()
+    };
+    let one = make("1.torrent", &["--threads", "1"]);
+    assert_eq!(one, make("8.torrent", &["--threads", "8"]));
+    assert_eq!(one, make("all.torrent", &[]));
+    assert_eq!(place.json(&["info", "--json", "1.torrent"])["creation_date"], 1_000_000_000);
+    assert!(place.ok(&["info", "1.torrent"]).contains("2001-09-09T01:46:40Z"));
+    let dateless = make("dateless.torrent", &["--no-date"]);
+    assert_ne!(one, dateless);
+    assert!(place.json(&["info", "--json", "dateless.torrent"])["creation_date"].is_null());
+    // On standard output it is the same file, and nothing but the file.
+    let out = place.run(&["create", "data", "-o", "-", "--piece-length", "16KiB", "--no-date"]);
+    assert_eq!(out.stdout, dateless);
+    let bad = place.command(&["create", "data", "-o", "x"]).env("SOURCE_DATE_EPOCH", "soon").output().unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+}
+
+#[test]
+fn what_goes_into_a_torrent() {
+    let place = Place::with_data();
+    place.write("data/.hidden", "h");
+    place.write("data/sub/x.tmp", "t");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("a.bin", place.path().join("data/link")).unwrap();
+    let listed = |more: &[&str]| {
+        let args = [&["create", "data", "--dry-run", "--json"], more].concat();
+        let plan = place.json(&args);
+        let paths: Vec<_> = plan["files"].as_array().unwrap().iter().map(|f| f["path"].clone()).collect();
+        serde_json::to_string(&paths).unwrap()
+    };
+    assert_eq!(listed(&["--exclude", "*.tmp"]), r#"["data/a.bin","data/sub/b.bin","data/sub/c.txt"]"#);
+    assert_eq!(listed(&["--hidden", "--exclude", "sub"]), r#"["data/.hidden","data/a.bin"]"#);
+    assert_eq!(
+        listed(&["--name", "n", "--exclude", "sub/*.bin", "--exclude", "a.*"]),
+        r#"["n/sub/c.txt","n/sub/x.tmp"]"#
+    );
+    let output = place.run(&["create", "data", "--dry-run"]);
+    assert!(text(&output.stdout).contains("nothing written"));
+    #[cfg(unix)]
+    assert!(text(&output.stderr).contains("data/link: skipped: a symbolic link"));
+    assert!(text(&output.stderr).contains("1 hidden file or folder left out"));
+    assert!(!place.path().join("data.torrent").exists());
+
+    // The torrent that lies in its own folder does not go into the next one.
+    let inside = |args: &[&str]| place.command(args).current_dir(place.path().join("data")).output().unwrap();
+    assert!(inside(&["create", ".", "--no-date", "-q"]).status.success());
+    let first = fs::read(place.path().join("data/data.torrent")).unwrap();
+    assert!(inside(&["create", ".", "--no-date", "-q", "--force"]).status.success());
+    assert_eq!(fs::read(place.path().join("data/data.torrent")).unwrap(), first);
+    let rest: Vec<_> = fs::read_dir(place.path().join("data")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(
+        !rest.iter().any(|name| name.to_string_lossy().ends_with(".tmp") && name.to_string_lossy().starts_with("."))
+    );
+}
+
+#[test]
+fn verify_names_what_is_wrong() {
+    let place = Place::with_data();
+    for format in ["v1", "v2", "hybrid"] {
+        let place = Place::with_data();
+        place.ok(&["create", "data", "--piece-length", "16KiB", "--format", format]);
+        let fine = place.ok(&["verify", "data.torrent", "data"]);
+        assert!(fine.contains("3 of 3 files good"), "{fine}");
+        assert_eq!(place.json(&["verify", "--json", "data.torrent", "data"])["ok"], true);
+
+        let mut bytes = fs::read(place.path().join("data/a.bin")).unwrap();
+        bytes[40_000] ^= 1;
+        fs::write(place.path().join("data/a.bin"), bytes).unwrap();
+        let output = place.run(&["verify", "data.torrent", "data"]);
+        assert_eq!(output.status.code(), Some(6));
+        assert!(text(&output.stdout).contains("data/a.bin: wrong: piece 2\n"), "{}", text(&output.stdout));
+        assert!(one_line(&output).contains("1 of 3 files missing or wrong"));
+
+        fs::remove_file(place.path().join("data/sub/b.bin")).unwrap();
+        place.write("data/sub/c.txt", "hello and more");
+        let output = place.run(&["verify", "--json", "data.torrent", "data"]);
+        assert_eq!(output.status.code(), Some(6));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["ok"], false);
+        let problems: Vec<_> =
+            report["files"].as_array().unwrap().iter().map(|f| (&f["path"], &f["problem"])).collect();
+        let want = [("data/a.bin", "wrong"), ("data/sub/b.bin", "missing"), ("data/sub/c.txt", "length")];
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        for ((path, problem), (want_path, want_problem)) in problems.into_iter().zip(want) {
+            assert_eq!((path, problem), (&want_path.into(), &want_problem.into()));
+        }
+        // Without alignment the last piece of a file is the first of the next, too.
+        let pieces = if format == "v1" { serde_json::json!([[2, 2], [6, 6]]) } else { serde_json::json!([[2, 2]]) };
+        assert_eq!(report["files"][0]["pieces"], pieces);
+        assert_eq!(report["files"][2]["found_length"], 14);
+        // Only looked at, never touched.
+        assert_eq!(fs::read(place.path().join("data/sub/c.txt")).unwrap(), b"hello and more");
+    }
+    place.ok(&["create", "data"]);
+    let output = place.run(&["verify", "-q", "data.torrent", "nowhere"]);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(one_line(&output).contains("nothing of the torrent is there"));
+}
+
+#[test]
+fn magnet_links() {
+    let place = Place::new();
+    let v1 = "0123456789abcdef0123456789abcdef01234567";
+    let link = format!(
+        "magnet:?xt=urn:btih:{v1}&dn=A%20name&tr=http%3A%2F%2Ft.example%2FSECRET%2Fannounce&ws=http%3A%2F%2Fw.example%2F\
+         &x.pe=192.0.2.1:6881&so=0,2-4"
+    );
+    let info = place.json(&["info", "--offline", "--json", &link]);
+    assert_eq!((info["name"].as_str(), info["info_hash_v1"].as_str()), (Some("A name"), Some(v1)));
+    assert!(info["info_hash_v2"].is_null());
+    assert_eq!(info["trackers"][0], "http://t.example/SECRET/announce");
+    assert_eq!((&info["web_seeds"][0], &info["peers"][0]), (&"http://w.example/".into(), &"192.0.2.1:6881".into()));
+    assert_eq!(info["select"], serde_json::json!(["0", "2-4"]));
+    let online = place.run(&["info", &link]);
+    assert_eq!(online.status.code(), Some(0));
+    assert!(text(&online.stderr).contains("known only to its peers"));
+    assert!(text(&online.stdout).contains("A name") && !text(&online.stdout).contains("SECRET"));
+    assert!(place.run(&["info", "--offline", v1]).stderr.is_empty());
+}
+
+#[test]
+fn strange_names_steer_nothing() {
+    let place = Place::new();
+    let name = "x\x1b]0;owned\x07\u{202e}y\u{9b}2J\n";
+    let piece = "0".repeat(20);
+    let torrent = format!(
+        "d8:announce24:http://t.example/?k=\x1b[2J7:comment{}:{name}4:infod6:lengthi5e4:name{}:{name}12:piece lengthi16384e6:pieces20:{piece}ee",
+        name.len(),
+        name.len()
+    );
+    place.write("t.torrent", torrent);
+    for args in [&["info", "t.torrent"][..], &["info", "--json", "t.torrent"], &["magnet", "t.torrent"]] {
+        let shown = place.ok(args);
+        assert!(!shown.contains('\u{202e}'), "{args:?}: {shown:?}");
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {shown:?}");
+    }
+    assert_eq!(place.json(&["info", "--json", "t.torrent"])["comment"], name);
+    let verify = place.run(&["verify", "t.torrent", "none"]);
+    for bytes in [&verify.stdout, &verify.stderr] {
+        assert!(!text(bytes).contains(|c: char| c.is_control() && c != '\n'));
+    }
+}
+
+#[test]
+fn standard_input_and_a_reader_that_left() {
+    let place = Place::with_data();
+    let torrent = place.run(&["create", "data", "-o", "-"]).stdout;
+    let mut child =
+        place.command(&["info", "--json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&torrent).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["name"], "data");
+
+    place.write("data.torrent", torrent);
+    for args in [
+        &["info", "data.torrent"][..],
+        &["completions", "zsh"],
+        &["man"],
+        &["--help"],
+        &["verify", "data.torrent", "data"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = place.command(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{args:?}");
+        assert!(output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = place.command(&["info", "data.torrent"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+        assert!(one_line(&output).contains("standard output: no space left"));
+    }
+}
+
+#[test]
+fn settings_in_layers() {
+    let place = Place::new();
+    place.write(
+        "home/.config/gannet/config.toml",
+        "limit-down = '5M'\nlimit-up = 100\ndir = '/file'\ntracker = ['http://t/']\n",
+    );
+    let run = |command: &mut Command| serde_json::from_slice::<Value>(&command.output().unwrap().stdout).unwrap();
+    let shown = run(place.command(&["config", "--json"]).env("GANNET_DIR", "/variable").env("GANNET_NO_SUCH", "1"));
+    let setting = |name: &str| (shown["settings"][name]["value"].clone(), shown["settings"][name]["origin"].clone());
+    assert_eq!(setting("dir"), ("/variable".into(), "GANNET_DIR".into()));
+    assert_eq!(setting("limit-down").0, "5M");
+    assert!(setting("limit-down").1.as_str().unwrap().ends_with("/.config/gannet/config.toml:1"));
+    assert_eq!(setting("max-peers"), ("100".into(), "default".into()));
+    assert_eq!(setting("json"), (true.into(), "command line".into()));
+    assert_eq!(setting("tracker").0, serde_json::json!(["http://t/"]));
+    assert!(setting("state-dir").0.as_str().unwrap().ends_with("home/.local/state/gannet"));
+    assert_eq!(shown["unknown_variables"], serde_json::json!(["GANNET_NO_SUCH"]));
+
+    // What is printed for people is a configuration file that says the same.
+    place.write("copy.toml", place.ok(&["config"]));
+    let copy = place.json(&["config", "--json", "--config", "copy.toml"]);
+    let names: Vec<&String> = copy["settings"].as_object().unwrap().keys().collect();
+    for name in names.into_iter().filter(|n| *n != "dir" && *n != "json") {
+        assert_eq!(copy["settings"][name]["value"], shown["settings"][name]["value"], "{name}");
+    }
+    let named = place.command(&["config"]).env("GANNET_CONFIG", "none.toml").output().unwrap();
+    assert_eq!(named.status.code(), Some(2));
+}
+
+#[test]
+fn completions_and_manual() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = place.ok(&["completions", shell]);
+        assert!(script.contains("limit-down") && script.len() > 2_000, "{shell}");
+    }
+    let page = place.ok(&["man"]);
+    for part in [".TH GANNET 1", "GANNET VERIFY", "EXIT STATUS", "SOURCE_DATE_EPOCH"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains('\x1b'));
+}
+
+#[test]
+fn failures_as_json() {
+    let place = Place::new();
+    let output = place.run(&["get", "--json", "none.torrent"]);
+    assert_eq!(output.status.code(), Some(4));
+    let event: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((event["event"].as_str(), event["code"].as_i64()), (Some("error"), Some(4)));
+    assert_eq!(event["path"], "none.torrent");
+    assert!(
+        event["time"].as_str().unwrap().ends_with('Z') && event["message"].as_str().unwrap().contains("no such file")
+    );
+    one_line(&output);
+}
