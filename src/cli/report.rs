@@ -251,8 +251,8 @@ impl Reporter {
     }
 
     /// Torrent `index` is done, its seeding goal reached.
-    pub(super) fn done(&mut self, index: usize, status: Option<&Status>) {
-        if let (Some(entry), Some(status)) = (self.entries.get_mut(index), status) {
+    pub(super) fn done(&mut self, index: usize, status: &Status) {
+        if let Some(entry) = self.entries.get_mut(index) {
             entry.remember(status);
         }
         self.complete(index);

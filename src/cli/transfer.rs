@@ -11,7 +11,7 @@ use super::quantity::duration;
 use super::report::{Reporter, Subject};
 use super::signals::{Signals, exit_now};
 use crate::error::Error;
-use crate::session::{AddTorrent, Event, Session, State, Status, Torrent};
+use crate::session::{AddTorrent, End, Event, Session, State, Status, Torrent};
 
 /// How long stopping may take: state is saved and trackers are told in this time.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -157,7 +157,11 @@ fn listen(torrent: &Torrent, n: usize, notes: &mpsc::Sender<(usize, Note)>) {
     });
     let (torrent, to) = (torrent.clone(), notes.clone());
     tokio::spawn(async move {
-        let result = torrent.finished().await;
+        let result = match torrent.finished().await {
+            Ok(End::Finished) => Ok(()),
+            Ok(End::Stopped) => Err(Error::Stopped),
+            Err(failure) => Err(failure.into()),
+        };
         let _ = to.send((n, Note::Finished(result))).await;
     });
 }
@@ -167,9 +171,7 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
     if running.over {
         return None;
     }
-    if let Some(status) = running.torrent.status() {
-        reporter.progress(running.index, &status);
-    }
+    reporter.progress(running.index, &running.torrent.status());
     let failure = match note {
         Note::Event(Event::Failed { disk, message, path }) => {
             let code = if disk { Code::Disk } else { Code::Network };
@@ -181,7 +183,7 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
         }
         Note::Finished(Ok(())) => {
             running.over = true;
-            reporter.done(running.index, running.torrent.status().as_ref());
+            reporter.done(running.index, &running.torrent.status());
             return None;
         }
         Note::Finished(Err(error)) => match Failure::from(error) {
@@ -197,7 +199,7 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
 
 /// Shows how a torrent stands; what failed, if it made no progress for too long.
 fn look(running: &mut Running, now: Instant, patience: Option<Duration>, reporter: &mut Reporter) -> Option<Failure> {
-    let status = running.torrent.status()?;
+    let status = running.torrent.status();
     reporter.progress(running.index, &status);
     running.progress.update(now, &status);
     let patience = patience.filter(|p| now.duration_since(running.progress.at) >= *p)?;
