@@ -76,13 +76,13 @@ impl Picker {
                     self.found_blocks.push((asked.piece, asked.number));
                 }
             }
-            while let Some((piece, number)) = self.found_blocks.pop() {
-                if self.endgame.duplicates >= self.endgame.limit {
-                    return;
+            for at in 0..self.found_blocks.len() {
+                if self.endgame.duplicates < self.endgame.limit {
+                    let (piece, number) = self.found_blocks[at];
+                    self.ask_too(ask.peer, piece, number, turn);
                 }
-                self.ask_too(ask.peer, piece, number, turn);
             }
-            if turn.left == 0 {
+            if turn.left == 0 || self.endgame.duplicates >= self.endgame.limit {
                 return;
             }
         }

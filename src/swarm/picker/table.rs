@@ -114,8 +114,9 @@ impl Table {
         row.swap_remove(place.position as usize);
         if let Some(moved) = row.get(place.position as usize).copied()
             && let Some(Some(moved)) = self.slots.get_mut(moved as usize)
+            && let Some(there) = moved.shelved()
         {
-            moved.set_shelved(Some(place));
+            moved.set_shelved(Some(Place { position: place.position, ..there }));
         }
     }
 
