@@ -21,6 +21,10 @@ pub(super) struct Work {
     pub(super) fast: bool,
     /// The piece that it was asked for last, if it may go on with it.
     pub(super) current: Option<PieceIndex>,
+    /// When nothing was left to ask it for, and how many pieces it had then: see `Picker::is_idle`.
+    pub(super) idle: Option<(u64, u32)>,
+    /// So many searches by rarity are left out, because the last one gave up on this peer.
+    pub(super) sparse: u8,
     asked: VecDeque<Asked>,
 }
 
@@ -45,7 +49,10 @@ impl Asks {
         if self.peers.len() <= slot {
             self.peers.resize_with(slot + 1, || None);
         }
-        let new = || Work { peer, fast: false, current: None, asked: VecDeque::new() };
+        let new = || {
+            let (fast, current, idle, sparse, asked) = (false, None, None, 0, VecDeque::new());
+            Work { peer, fast, current, idle, sparse, asked }
+        };
         let work = self.peers[slot].get_or_insert_with(new);
         debug_assert_eq!(work.peer, peer);
         work

@@ -34,6 +34,11 @@ impl Table {
         self.asked
     }
 
+    /// Pieces opened so far.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
+    }
+
     pub(super) fn slot(&self, piece: PieceIndex) -> Option<u32> {
         self.by_piece.get(&piece).copied()
     }

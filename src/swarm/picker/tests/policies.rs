@@ -307,6 +307,42 @@ fn interest_has_a_witness() {
     assert!(!s.picker.is_interesting(&a) && !s.picker.wants(piece));
 }
 
+#[test]
+fn a_peer_with_little_of_what_is_rare_is_asked_for_the_best_that_it_has() {
+    // It has 30 of 3000 pieces. All others but seeds have these 30, 15 of them one more; everything else is rarer.
+    let every = |n: u32| -> String { (0..3000u32).map(|i| if i.is_multiple_of(n) { '#' } else { '.' }).collect() };
+    let (theirs, every_second) = (every(100), every(200));
+    let us: String = (0..3000).map(|i| if i < 10 && i > 0 { '#' } else { '.' }).collect();
+    let lines = [format!("us {us}"), format!("a {theirs}"), format!("b {theirs}"), format!("c {every_second}")];
+    let mut s = Scene::draw(1, &lines.each_ref().map(|line| line.as_str()));
+    for i in 0..3 {
+        s.join(&format!("seed{i}"), Bitfield::full(3000));
+    }
+    // One that has all the others makes them less rare than these: then the search has to give up.
+    let first = s.pick_blocks("a", 1, usize::MAX)[0].piece().get();
+    assert_eq!(first % 200, 100);
+    let mut others = Bitfield::full(3000);
+    for i in (0..3000).step_by(100) {
+        others.clear(s.piece(i));
+    }
+    let have = s.peers[0].have.clone();
+    for i in 0..6 {
+        s.join(&format!("more{i}"), have.clone());
+    }
+    s.join("others", others);
+    let rest: Vec<_> = s.pick_blocks("a", 14, usize::MAX).iter().map(|block| block.piece().get() % 200).collect();
+    assert_eq!(rest, [100; 14], "the rarer ones first");
+    assert_eq!(s.pick_blocks("a", 99, usize::MAX).len(), 15);
+    assert_eq!(s.pick("a", 1), "");
+    // Also as it gets more, or something is free again.
+    let piece = s.piece(77);
+    s.peers[0].have.set(piece);
+    s.picker.add_have(s.peers[0].counted.as_mut().unwrap(), piece);
+    assert_eq!(s.pick("a", 9), "77.0");
+    s.picker.release_peer(s.key("a"));
+    assert_eq!(s.pick_blocks("a", 99, usize::MAX).len(), 31);
+}
+
 /// A long download by fast and slow peers that come and go: pieces under way are as many as peers, not more and more.
 #[test]
 fn open_pieces_stay_few() {
