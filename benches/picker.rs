@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, clippy::cast_possible_truncation, reason = "a benchmark")]
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -187,11 +188,10 @@ fn swarm(c: &mut Criterion) {
 fn flow(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow");
     for blocks in [1, 16, 256] {
+        let mut world = World::full(blocks);
+        let mut queues: Vec<VecDeque<_>> = vec![VecDeque::new(); PEERS];
+        let (mut had, mut out) = (VecDeque::new(), Vec::new());
         group.bench_function(format!("a block of pieces of {blocks}"), |b| {
-            let mut world = World::full(blocks);
-            let mut queues: Vec<std::collections::VecDeque<_>> = vec![Default::default(); PEERS];
-            let mut had = std::collections::VecDeque::new();
-            let mut out = Vec::new();
             b.iter(|| {
                 let at = world.rng.usize(..PEERS);
                 let World { picker, peers, .. } = &mut world;
@@ -212,7 +212,6 @@ fn flow(c: &mut Criterion) {
                     }
                 }
             });
-            eprintln!("{} open, {} asked", world.picker.open_count(), world.picker.asked_count());
         });
     }
     group.finish();

@@ -469,8 +469,11 @@ impl Picker {
 
     fn unask(&mut self, peer: PeerKey, piece: PieceIndex, number: u32) {
         self.arrivals += 1;
-        if let Some(slot) = self.table.slot(piece) {
-            self.table.update(slot, |open| open.unask(number, peer));
+        let Some(slot) = self.table.slot(piece) else { return };
+        self.table.update(slot, |open| open.unask(number, peer));
+        let askers = self.table.at(slot).and_then(|open| open.block(number)).map_or(&[][..], BlockState::askers);
+        if let [only] = askers {
+            self.asks.set_shared(only.peer, piece, number, false);
         }
     }
 

@@ -140,6 +140,7 @@ fn show(blocks: &[Block]) -> String {
 fn check<'a>(picker: &Picker, peers: impl Iterator<Item = (PeerKey, &'a Bitfield)> + Clone) {
     picker.order.check(picker.availability.each());
     picker.table.check();
+    picker.asks.check();
     for piece in picker.geometry.pieces() {
         let having = peers.clone().filter(|(_, have)| have.has(piece)).count();
         assert_eq!(picker.availability(piece) as usize, having, "{piece}");

@@ -269,6 +269,52 @@ fn endgame_has_a_limit() {
 }
 
 #[test]
+fn endgame_goes_on_to_the_next() {
+    let lines = ["us .".to_owned(), "slow #".into(), "slower #".into(), "a #".into(), "b #".into()];
+    let mut s = Scene::draw(1200, &lines.each_ref().map(|line| line.as_str()));
+    for name in ["a", "b"] {
+        s.peer(name).fast = true;
+    }
+    s.pick_blocks("slower", 1190, 10_000);
+    assert_eq!(s.pick("slow", 10).split(' ').count(), 10);
+    // The budget is 24. What is asked for twice is not looked at again; what is not any more, is.
+    assert_eq!(s.pick("a", 2), "0.1189 0.1188");
+    assert_eq!(s.pick("b", 2), "0.1187 0.1186");
+    let a = s.key("a");
+    assert!(s.picker.release(a, s.block(0, 1188)));
+    assert_eq!(s.pick("b", 1), "0.1188");
+    s.picker.release_peer(a);
+    assert_eq!(s.pick("a", 1), "0.1189");
+}
+
+#[test]
+fn endgame_takes_half_of_a_fast_peer() {
+    let mut s = Scene::draw(800, &["us .", "a #", "b #"]);
+    s.peer("a").fast = true;
+    s.peer("b").fast = true;
+    s.pick_blocks("a", 780, 1000);
+    s.pick_blocks("b", 20, 1000);
+    let all: Vec<_> = (0..780).map(|number| s.block(0, number)).collect();
+    for block in &all[..772] {
+        s.picker.receive(s.key("a"), *block);
+    }
+    for number in 780..800 {
+        s.receive("b", 0, number);
+    }
+    assert_eq!(s.picker.requests_of(s.key("a")).count(), 8);
+    assert_eq!(s.pick("b", 20), "0.779 0.778 0.777 0.776 0.775 0.774 0.773 0.772", "the last ones by all");
+    let mut s = Scene::draw(800, &["us .", "a #", "b #"]);
+    s.peer("a").fast = true;
+    s.peer("b").fast = true;
+    s.pick_blocks("a", 800, 1000);
+    for block in &all[..780] {
+        s.picker.receive(s.key("a"), *block);
+    }
+    assert_eq!(s.pick("b", 20).split(' ').count(), 10);
+    assert_eq!(s.pick("b", 20).split(' ').count(), 5);
+}
+
+#[test]
 fn endgame_does_not_wait_for_what_nobody_has() {
     let mut s = Scene::draw(1, &["us ####..", "a #####.", "b #####."]);
     assert_eq!(s.pick("a", 9), "4.0");
