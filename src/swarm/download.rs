@@ -13,6 +13,9 @@ use crate::wire::{Extension, Message, PieceHeader, UploadOnly};
 /// A peer that can send a whole piece in so many seconds gets pieces of its own; slower ones share.
 const OWN_PIECE_SECONDS: u64 = 10;
 
+/// The longest piece, in bytes, that a peer of unknown speed gets for its own.
+const LENT_TO_STRANGERS: u64 = 1 << 20;
+
 /// What to do with the body of a `piece` message whose header has come.
 #[derive(Debug)]
 pub enum Receive {
@@ -239,7 +242,11 @@ impl Swarm {
         // What open pieces still lack will need buffers of its own.
         let may_open = self.pool.left().saturating_sub(self.picker.open_missing_blocks());
         let piece_length = u64::from(self.geometry.piece_length());
-        let fast = peer.window.rate().is_some_and(|rate| rate * OWN_PIECE_SECONDS >= piece_length);
+        // Of a peer that has not shown what it can do yet, the best is assumed, within reason.
+        let fast = match peer.window.rate() {
+            Some(rate) => rate.saturating_mul(OWN_PIECE_SECONDS) >= piece_length,
+            None => piece_length <= LENT_TO_STRANGERS,
+        };
         let ask = Ask {
             peer: key,
             have: &peer.have,

@@ -12,6 +12,7 @@
 //! | `connect` | connections that come and go, whom to dial |
 //! | `receive` | messages: what peers have, want and can do |
 //! | `download` | asking for blocks, taking them, verdicts about pieces |
+//! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
 //! | `tick` | all that happens because time passes |
 //! | `look` | counters for display |
@@ -32,6 +33,7 @@ mod partial;
 mod peer;
 pub mod peer_priority;
 pub mod picker;
+mod rebalance;
 mod receive;
 pub mod requests;
 pub mod super_seed;

@@ -42,6 +42,7 @@ impl Swarm {
         }
         self.look_after_super_seeding(now);
         self.refill_all(now);
+        self.rebalance(now);
         self.dial(now);
     }
 

@@ -167,9 +167,12 @@ impl Swarm {
     }
 
     /// Lets a newcomer fetch a few pieces while it is choked, so that it has something to give soon (BEP 6).
+    ///
+    /// Not as a seed: there is nothing to be had in return, and where a hundred newcomers come at once, a lone seeder's
+    /// line would be split between all of them, so that for a long time nobody has a whole piece to pass on.
     pub(super) fn greet_allowed_fast(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.at_mut(key) else { return };
-        if !peer.fast || self.super_seed.is_some() || self.picker.have().is_none() {
+        if !peer.fast || self.picker.is_complete() || self.picker.have().is_none() {
             return;
         }
         let set = allowed_fast_set(peer.address.ip(), &self.config.info_hash, &self.geometry, ALLOWED_FAST);

@@ -6,7 +6,7 @@ mod world;
 use std::time::Duration;
 
 use gannet::base::Geometry;
-use world::{NodeSpec, World};
+use world::{NodeSpec, Temper, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -35,7 +35,7 @@ fn everyone_completes() {
 
 #[test]
 fn two_hundred_complete() {
-    let mut world = World::new(geometry(4 * MIB, 64 << 10), &equals(200, MIB), 6);
+    let mut world = World::new(geometry(2 * MIB, 64 << 10), &equals(199, MIB), 6);
     assert!(world.run(minutes(10)));
 }
 
@@ -48,4 +48,125 @@ fn same_seed_same_run() {
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
+}
+
+/// What the lone seeder can send sets the pace: nobody can be done before it has sent everything once.
+fn times_the_bound(n: usize, pieces: u64, seed: u64) -> f64 {
+    let (size, rate) = (pieces * (64 << 10), 256 << 10);
+    let mut world = World::new(geometry(size, 64 << 10), &equals(n, rate), seed);
+    assert!(world.run(minutes(60)), "{n} leechers, seed {seed}");
+    world.now.as_secs_f64() / (size as f64 / rate as f64)
+}
+
+#[test]
+fn a_hundred_equals_near_the_bound() {
+    let times = times_the_bound(100, 640, 9);
+    assert!(times <= 1.25, "{times:.3} times size / rate");
+}
+
+#[test]
+fn eight_equals_near_the_bound() {
+    let times = times_the_bound(8, 800, 10);
+    assert!(times <= 1.2, "{times:.3} times size / rate");
+}
+
+/// Every liar is found by those who dealt with it, and nobody else is accused.
+#[test]
+fn corrupt_senders_are_found() {
+    for seed in 20..24 {
+        let mut specs = equals(16, MIB);
+        specs.push(NodeSpec::seeder(MIB).temper(Temper::Corrupt(1.0)));
+        specs.push(NodeSpec::seeder(MIB).temper(Temper::Corrupt(0.05)));
+        specs.push(NodeSpec::leecher(MIB).temper(Temper::Corrupt(0.3)));
+        let mut world = World::new(geometry(8 * MIB, 128 << 10), &specs, seed);
+        assert!(world.run(minutes(20)), "seed {seed}");
+        let mut found = vec![false; specs.len()];
+        for (i, node) in world.nodes.iter().enumerate() {
+            for liar in &node.convicted {
+                assert_ne!(specs[*liar].temper, Temper::Honest, "node {i} accuses an honest one, seed {seed}");
+                found[*liar] = true;
+            }
+        }
+        for (i, spec) in specs.iter().enumerate().filter(|(_, s)| matches!(s.temper, Temper::Corrupt(_))) {
+            assert!(found[i] || world.sent_bad(i) == 0, "{spec:?} was not found, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_silent_and_the_vanishing_stop_nobody() {
+    for seed in 30..34 {
+        let mut specs = equals(12, MIB);
+        specs.extend([NodeSpec::seeder(MIB).temper(Temper::Silent); 3]);
+        specs.extend((1..6).map(|s| NodeSpec::leecher(MIB).temper(Temper::Vanishing(Duration::from_secs(s)))));
+        let mut world = World::new(geometry(8 * MIB, 128 << 10), &specs, seed);
+        assert!(world.run(minutes(20)), "seed {seed}");
+    }
+}
+
+/// A slow peer among fast ones must not hold up the end.
+#[test]
+fn slow_peers_do_not_hold_up_the_end() {
+    let mut specs = vec![NodeSpec::leecher(MIB), NodeSpec::seeder(4 * MIB), NodeSpec::seeder(4 * MIB)];
+    let alone = {
+        let mut world = World::new(geometry(64 * MIB, 256 << 10), &specs, 40);
+        assert!(world.run(minutes(10)));
+        world.now
+    };
+    specs.extend([NodeSpec::seeder(16 << 10); 4]);
+    let mut world = World::new(geometry(64 * MIB, 256 << 10), &specs, 40);
+    assert!(world.run(minutes(10)));
+    assert!(world.now <= alone.mul_f64(1.1), "{:?} with slow peers, {alone:?} without", world.now);
+}
+
+/// Endgame asks for little twice: 2 % of the torrent, or 16 blocks.
+#[test]
+fn little_is_fetched_twice() {
+    let size = 16 * MIB;
+    let mut world = World::new(geometry(size, 256 << 10), &equals(10, MIB), 50);
+    assert!(world.run(minutes(10)));
+    for i in 0..world.nodes.len() {
+        let wasted = world.totals(i).wasted;
+        assert!(wasted <= size / 50 + 16 * 16_384, "node {i} fetched {wasted} bytes in vain");
+    }
+}
+
+/// Peers of different rates: all complete, and those who give more are not served worse than those who give little.
+#[test]
+fn givers_are_not_served_worse() {
+    let mut specs = vec![NodeSpec::seeder(MIB)];
+    specs.extend([NodeSpec::leecher(2 * MIB); 10]);
+    specs.extend([NodeSpec::leecher(64 << 10); 10]);
+    let mut world = World::new(geometry(64 * MIB, 256 << 10), &specs, 60);
+    assert!(world.run(minutes(60)));
+    let mean = |nodes: std::ops::Range<usize>| {
+        let n = u32::try_from(nodes.len()).unwrap();
+        nodes.map(|i| world.nodes[i].completed.unwrap()).sum::<Duration>() / n
+    };
+    let (givers, takers) = (mean(1..11), mean(11..21));
+    assert!(givers <= takers.mul_f64(1.02), "givers {givers:?}, takers {takers:?}");
+}
+
+/// BEP 16: a lone seeder that hides what it has still gets everybody there, and sends each piece about once before
+/// it sends any twice.
+#[test]
+fn super_seeding_completes() {
+    let size = 16 * MIB;
+    let mut world = World::with_config(geometry(size, 128 << 10), &equals(10, MIB), 70, |config| {
+        gannet::swarm::SwarmConfig { super_seed: true, ..config }
+    });
+    assert!(world.run(minutes(20)));
+    let sent = world.totals(0).uploaded;
+    assert!(sent <= size * 3 / 2, "the seeder sent {sent} bytes of {size}");
+}
+
+/// Nobody is served only by those that came first: who comes late completes too.
+#[test]
+fn latecomers_complete() {
+    let mut specs = equals(10, MIB);
+    for (i, spec) in specs.iter_mut().enumerate().skip(1) {
+        spec.joins = Duration::from_secs(3 * i as u64);
+    }
+    let mut world = World::new(geometry(8 * MIB, 128 << 10), &specs, 80);
+    assert!(world.run(minutes(20)));
 }

@@ -15,7 +15,7 @@ use gannet::wire::{Decoder, Item, PieceHeader, Reserved};
 
 /// How a node behaves beyond what its swarm decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Temper {
+pub(crate) enum Temper {
     Honest,
     /// Corrupts each block it sends with this probability.
     Corrupt(f64),
@@ -26,36 +26,36 @@ pub enum Temper {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct NodeSpec {
-    pub seed: bool,
+pub(crate) struct NodeSpec {
+    pub(crate) seed: bool,
     /// Bytes per second.
-    pub up: u64,
-    pub down: u64,
-    pub temper: Temper,
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+    pub(crate) temper: Temper,
     /// When it joins.
-    pub joins: Duration,
+    pub(crate) joins: Duration,
 }
 
 impl NodeSpec {
-    pub fn leecher(rate: u64) -> Self {
+    pub(crate) fn leecher(rate: u64) -> Self {
         Self { seed: false, up: rate, down: u64::MAX, temper: Temper::Honest, joins: Duration::ZERO }
     }
 
-    pub fn seeder(rate: u64) -> Self {
+    pub(crate) fn seeder(rate: u64) -> Self {
         Self { seed: true, ..Self::leecher(rate) }
     }
 
-    pub fn temper(self, temper: Temper) -> Self {
+    pub(crate) fn temper(self, temper: Temper) -> Self {
         Self { temper, ..self }
     }
 }
 
-pub struct Node {
-    pub spec: NodeSpec,
-    pub swarm: Swarm,
-    pub completed: Option<Duration>,
+pub(crate) struct Node {
+    pub(crate) spec: NodeSpec,
+    pub(crate) swarm: Swarm,
+    pub(crate) completed: Option<Duration>,
     /// Nodes it closed for bad data.
-    pub convicted: Vec<usize>,
+    pub(crate) convicted: Vec<usize>,
     address: SocketAddr,
     id: PeerId,
     links: BTreeMap<PeerKey, Link>,
@@ -64,6 +64,7 @@ pub struct Node {
     uplink_busy: bool,
     downlink_free: Duration,
     gone: bool,
+    sent_bad: usize,
 }
 
 /// One side of a connection.
@@ -106,9 +107,9 @@ enum What {
     Vanish,
 }
 
-pub struct World {
-    pub nodes: Vec<Node>,
-    pub now: Duration,
+pub(crate) struct World {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) now: Duration,
     base: Instant,
     geometry: Geometry,
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
@@ -117,7 +118,7 @@ pub struct World {
     rng: fastrand::Rng,
     by_address: HashMap<SocketAddr, usize>,
     /// How many others each node hears of when it joins.
-    pub acquaintances: usize,
+    pub(crate) acquaintances: usize,
     /// A digest of all that happened, in order.
     trace: DefaultHasher,
 }
@@ -127,11 +128,11 @@ const MARK_GOOD: u8 = 1;
 const MARK_BAD: u8 = 2;
 
 impl World {
-    pub fn new(geometry: Geometry, specs: &[NodeSpec], seed: u64) -> Self {
+    pub(crate) fn new(geometry: Geometry, specs: &[NodeSpec], seed: u64) -> Self {
         Self::with_config(geometry, specs, seed, |config| config)
     }
 
-    pub fn with_config(
+    pub(crate) fn with_config(
         geometry: Geometry,
         specs: &[NodeSpec],
         seed: u64,
@@ -154,7 +155,7 @@ impl World {
                 info_hash: INFO_HASH,
                 peer_id: id,
                 listen_port: Some(6881),
-                max_peers: 40,
+                max_peers: 100,
                 block_memory: 8 << 20,
                 limit_up: Some(spec.up),
                 sequential: false,
@@ -174,6 +175,7 @@ impl World {
                 uplink_busy: false,
                 downlink_free: Duration::ZERO,
                 gone: false,
+                sent_bad: 0,
             });
         }
         let mut world = Self {
@@ -186,7 +188,7 @@ impl World {
             next: 0,
             rng,
             by_address,
-            acquaintances: 50,
+            acquaintances: 200,
             trace: DefaultHasher::new(),
         };
         for i in 0..world.nodes.len() {
@@ -210,7 +212,7 @@ impl World {
     }
 
     /// Runs until every honest leecher that stays is complete, or `limit` has passed. True if all are complete.
-    pub fn run(&mut self, limit: Duration) -> bool {
+    pub(crate) fn run(&mut self, limit: Duration) -> bool {
         while let Some(Reverse((when, number, i))) = self.queue.pop() {
             self.now = when;
             if when > limit {
@@ -230,13 +232,18 @@ impl World {
     }
 
     /// A number that differs when anything happened differently.
-    pub fn trace(&self) -> u64 {
+    pub(crate) fn trace(&self) -> u64 {
         self.trace.finish()
     }
 
-    pub fn totals(&mut self, i: usize) -> Totals {
+    pub(crate) fn totals(&mut self, i: usize) -> Totals {
         let now = self.instant();
         self.nodes[i].swarm.totals(now)
+    }
+
+    /// Corrupt blocks that node `i` has sent.
+    pub(crate) fn sent_bad(&self, i: usize) -> usize {
+        self.nodes[i].sent_bad
     }
 
     fn happen(&mut self, i: usize, what: What) {
@@ -342,6 +349,8 @@ impl World {
             self.close(i, key);
         } else {
             self.nodes[i].swarm.handle_turn(now, key);
+            // The peer whose turn it is needs no wake.
+            self.flush(i, key);
         }
     }
 
@@ -357,6 +366,7 @@ impl World {
             node.swarm.handle_block(now, key, block, buf);
         }
         node.swarm.handle_turn(now, key);
+        self.flush(i, key);
     }
 
     /// Carries out what node `i` has decided, and sends what it wants to send.
@@ -381,7 +391,6 @@ impl World {
         while let Some(key) = self.nodes[i].swarm.poll_wake() {
             self.flush(i, key);
         }
-        // A turn of its own may have filled an outbox without a wake.
         self.send_next(i);
     }
 
@@ -405,13 +414,6 @@ impl World {
 
     /// Gives the uplink to the next peer in line.
     fn send_next(&mut self, i: usize) {
-        // Everybody's outbox may have changed in this turn.
-        let keys: Vec<PeerKey> = self.nodes[i].links.keys().copied().collect();
-        for key in keys {
-            if self.nodes[i].swarm.outbox(key).is_some_and(|o| !o.is_empty()) {
-                self.flush(i, key);
-            }
-        }
         let node = &mut self.nodes[i];
         if node.uplink_busy || node.spec.temper == Temper::Silent {
             return;
@@ -425,9 +427,10 @@ impl World {
             };
             node.turn.push_back(key);
             node.uplink_busy = true;
+            let corrupt = matches!(node.spec.temper, Temper::Corrupt(p) if self.rng.f64() < p);
             let (peer, peer_key, delay) = (link.peer, link.peer_key, link.delay);
             let leaves = self.now + transfer(block.len(), node.spec.up);
-            let corrupt = matches!(node.spec.temper, Temper::Corrupt(p) if self.rng.f64() < p);
+            node.sent_bad += usize::from(corrupt);
             self.at(leaves, i, What::Sent { key, block });
             let receiver = &mut self.nodes[peer];
             let arrival = (leaves + delay).max(receiver.downlink_free) + transfer(block.len(), receiver.spec.down);

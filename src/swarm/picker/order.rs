@@ -7,6 +7,8 @@ use crate::base::{Bitfield, PieceIndex};
 const SCAN: usize = 64;
 /// ... and this many more for each piece that is searched for.
 const SCAN_PER_PIECE: usize = 8;
+/// Random tries in a bucket before it is gone through.
+const THROWS: usize = 4;
 
 /// Pieces of the peer that are compared when the search by rarity gave up: the rarest of these is good enough ...
 const SAMPLE: usize = 24;
@@ -173,11 +175,22 @@ impl Order {
                     }
                 }
             }
+            // A few throws of the dice first: whoever goes on from a random place to the next that will do takes those
+            // behind a gap more often than others, and so do all the others.
+            for _ in 0..THROWS {
+                let piece = bucket[rng.usize(..bucket.len())];
+                if target.have.has(piece) && !found.contains(&piece) {
+                    found.push(piece);
+                    if found.len() == target.count {
+                        return Scan::Enough;
+                    }
+                }
+            }
             let (last, first) = bucket.split_at(rng.usize(..bucket.len()));
             for &piece in first.iter().chain(last) {
                 let Some(left) = budget.checked_sub(1) else { return Scan::GaveUp };
                 budget = left;
-                if target.have.has(piece) && (target.suggested.is_empty() || !found.contains(&piece)) {
+                if target.have.has(piece) && !found.contains(&piece) {
                     found.push(piece);
                     if found.len() == target.count {
                         return Scan::Enough;

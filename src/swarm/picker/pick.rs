@@ -132,15 +132,17 @@ impl Picker {
         }
     }
 
-    /// Within each class what is under way and shared with the like of this peer, then what is new, then what others have
-    /// for themselves. The last is looked for only when the rest did not suffice: there may be as many as fast peers.
+    /// Within each class what is under way and shared with the like of this peer, unless something rarer is new; then what
+    /// is new, then what others have for themselves. Rarity comes first because the line of a lone seeder is the bottleneck
+    /// of its swarm: there, finishing a piece that others have by now would cost a piece that nobody has. The last is looked for only when the rest did not suffice: there may be as many as fast peers.
     fn pick_nearest(&mut self, turn: &mut Turn<'_, '_>) {
         let slow = !turn.ask.fast;
         for class in 0..CLASSES {
             if turn.left > 0 && self.table.ready(class) > 0 {
-                self.pick_shelves(turn, |open, shelf| {
+                let rarest = self.rarest_new(class, turn);
+                self.pick_shelves(turn, |open, shelf, availability| {
                     let alike = shelf == Shelf::Loose || (slow && shelf == Shelf::Shared && !open.is_exclusive());
-                    alike && open.class() == Some(class)
+                    alike && open.class() == Some(class) && rarest.is_none_or(|rarest| availability <= rarest)
                 });
             }
             if turn.left > 0 {
@@ -148,7 +150,7 @@ impl Picker {
             }
             if turn.left > 0 && self.table.ready(class) > 0 {
                 let peer = turn.ask.peer;
-                self.pick_shelves(turn, |open, _| {
+                self.pick_shelves(turn, |open, _, _| {
                     open.class() == Some(class) && (!open.is_exclusive() || open.owner() == Some(peer))
                 });
             }
@@ -157,15 +159,29 @@ impl Picker {
             }
         }
         // What should come from a single peer: better from another one than not at all.
-        self.pick_shelves(turn, |open, _| open.is_exclusive());
+        self.pick_shelves(turn, |open, _, _| open.is_exclusive());
     }
 
-    /// Free blocks of open pieces that the peer has and that are `eligible`.
-    fn pick_shelves(&mut self, turn: &mut Turn<'_, '_>, eligible: impl Fn(&OpenPiece, Shelf) -> bool) {
+    /// How rare the rarest piece is that could be opened, if one may be.
+    fn rarest_new(&mut self, class: usize, turn: &Turn<'_, '_>) -> Option<u16> {
+        if turn.may_open == 0 || self.have.count() < FIRST_PIECES || self.order.count(class) == 0 {
+            return None;
+        }
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        self.search(class, turn, &mut found);
+        let rarest = found.first().map(|piece| self.availability.of(*piece));
+        self.found = found;
+        rarest
+    }
+
+    /// Free blocks of open pieces that the peer has and that are `eligible`: by shelf and by how many peers have them.
+    fn pick_shelves(&mut self, turn: &mut Turn<'_, '_>, eligible: impl Fn(&OpenPiece, Shelf, u16) -> bool) {
         let mut near = std::mem::take(&mut self.near);
         for shelf in Shelf::ALL {
             for (slot, open) in self.table.shelf(shelf) {
-                if open.opened() <= turn.opened && eligible(open, shelf) && turn.ask.have.has(open.piece()) {
+                let rarity = self.availability.of(open.piece());
+                if open.opened() <= turn.opened && eligible(open, shelf, rarity) && turn.ask.have.has(open.piece()) {
                     let foreign = open.owner() != Some(turn.ask.peer);
                     near.push(Reverse(if self.sequential {
                         Near { foreign: false, shelf: Shelf::Loose, tie: open.piece().get().into(), slot }
@@ -254,7 +270,7 @@ impl Picker {
     /// Free blocks of the open pieces of `class` below `limit`.
     fn pick_below(&mut self, class: usize, limit: Option<PieceIndex>, turn: &mut Turn<'_, '_>) {
         if turn.left > 0 && self.table.ready(class) > 0 {
-            self.pick_shelves(turn, |open, _| {
+            self.pick_shelves(turn, |open, _, _| {
                 open.class() == Some(class) && limit.is_none_or(|limit| open.piece() < limit)
             });
         }
