@@ -29,7 +29,11 @@ impl Swarm {
             return;
         }
         let idle = |(_, peer): &(PeerKey, &super::peer::Peer)| {
-            peer.wanted > 0 && !peer.peer_choking && !peer.snubbed && peer.asked.is_empty() && peer.pause_until.is_none()
+            peer.wanted > 0
+                && !peer.peer_choking
+                && !peer.snubbed
+                && peer.asked.is_empty()
+                && peer.pause_until.is_none()
         };
         let idle: Vec<PeerKey> = self.peers.iter().filter(idle).map(|(key, _)| key).take(MAX_HELPED).collect();
         if idle.is_empty() {

@@ -87,6 +87,12 @@ enum What {
         key: PeerKey,
         bytes: Vec<u8>,
     },
+    /// The payload of one block has crossed the net, and waits for the downlink.
+    Arrived {
+        key: PeerKey,
+        block: Block,
+        corrupt: bool,
+    },
     /// The payload of one block.
     Payload {
         key: PeerKey,
@@ -214,10 +220,12 @@ impl World {
     /// Runs until every honest leecher that stays is complete, or `limit` has passed. True if all are complete.
     pub(crate) fn run(&mut self, limit: Duration) -> bool {
         while let Some(Reverse((when, number, i))) = self.queue.pop() {
-            self.now = when;
             if when > limit {
+                // Time has not come to it yet.
+                self.queue.push(Reverse((when, number, i)));
                 return false;
             }
+            self.now = when;
             let Some(what) = self.events.remove(&number) else { continue };
             if self.nodes[i].gone {
                 continue;
@@ -268,6 +276,12 @@ impl World {
             }
             What::Connect { to } => self.connect(i, to),
             What::Bytes { key, bytes } => self.receive(i, key, &bytes),
+            What::Arrived { key, block, corrupt } => {
+                let node = &mut self.nodes[i];
+                node.downlink_free = node.downlink_free.max(self.now) + transfer(block.len(), node.spec.down);
+                let through = node.downlink_free;
+                return self.at(through, i, What::Payload { key, block, corrupt });
+            }
             What::Payload { key, block, corrupt } => self.receive_payload(i, key, block, corrupt),
             What::Sent { key, block } => {
                 let node = &mut self.nodes[i];
@@ -432,10 +446,7 @@ impl World {
             let leaves = self.now + transfer(block.len(), node.spec.up);
             node.sent_bad += usize::from(corrupt);
             self.at(leaves, i, What::Sent { key, block });
-            let receiver = &mut self.nodes[peer];
-            let arrival = (leaves + delay).max(receiver.downlink_free) + transfer(block.len(), receiver.spec.down);
-            receiver.downlink_free = arrival;
-            self.at(arrival, peer, What::Payload { key: peer_key, block, corrupt });
+            self.at(leaves + delay, peer, What::Arrived { key: peer_key, block, corrupt });
             return;
         }
     }
