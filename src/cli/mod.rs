@@ -86,6 +86,11 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
     let said = cli.shared.output;
     let output = said.clone().or(layers.settings.output.clone());
     log::start(&output)?;
+    if let Ok(name) = std::env::var("GANNET_HASH")
+        && !crate::hash::force_tier(&name)
+    {
+        tracing::warn!("GANNET_HASH: not one of scalar, ni4, avx512");
+    }
     for name in &layers.unknown_variables {
         tracing::info!("{} is no setting", crate::base::printable(name));
     }

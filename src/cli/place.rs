@@ -7,6 +7,7 @@ use crate::base::printable;
 use crate::hash::{Expected, MerkleRoot};
 use crate::metainfo::{Info, PieceHash};
 use crate::storage::{Layout, LayoutFile};
+use crate::sys::path_of;
 
 /// Catches the usual slip: the folder around the data, or one file of it, in place of the data itself. A path where
 /// nothing is passes.
@@ -41,9 +42,8 @@ pub(super) fn check(info: &Info, path: &Path) -> Result<(), Failure> {
 pub(super) fn layout(info: &Info, folder: &Path) -> Layout {
     let files = info.files().iter().map(|file| {
         let mut path = file.path.to_path_buf();
-        #[cfg(unix)]
         if !info.is_single_file()
-            && let Some(original) = file.original_path()
+            && let Some(original) = file.original_path().and_then(path_of)
             && folder.join(&original).exists()
             && !folder.join(&path).exists()
         {

@@ -30,6 +30,13 @@ pub fn tier() -> &'static str {
     Tier::in_use().name()
 }
 
+/// Has many messages hashed in the way called `name` (`scalar`, `ni4`, `avx512`), as far as the processor can, instead of
+/// the best: for benches, and to rule a way out when something is wrong. Only before anything is hashed; returns whether
+/// that is the way from now on.
+pub fn force_tier(name: &str) -> bool {
+    Tier::force(name)
+}
+
 /// SHA-1 of one message.
 pub fn sha1(message: Slices<'_>) -> [u8; 20] {
     let mut hasher = Sha1::new();

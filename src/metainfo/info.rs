@@ -59,17 +59,13 @@ impl File {
         raw.chain(safe.into_iter().flatten())
     }
 
-    /// The path that the file has where the torrent was made, if a file system of this kind can have it and it stays
-    /// below its folder: for finding data that is already there under names that [`File::path`] avoids (`aux.c`,
-    /// `etc.`, names that are not UTF-8). `None` when it is [`File::path`] itself, or is not to be used.
-    #[cfg(unix)]
-    pub fn original_path(&self) -> Option<PathBuf> {
-        use std::ffi::OsStr;
-        use std::os::unix::ffi::OsStrExt;
-
+    /// The components of the path that the file has where the torrent was made, if they are names a file can have and
+    /// it stays below its folder: for finding data that is already there under names that [`File::path`] avoids
+    /// (`aux.c`, `etc.`, names that are not UTF-8). `None` when it is [`File::path`] itself, or is not to be used.
+    pub fn original_path(&self) -> Option<impl Iterator<Item = &[u8]>> {
         let raw = self.raw_path.as_ref()?;
         let plain = |c: &[u8]| !matches!(c, b"" | b"." | b"..") && !c.contains(&b'/') && !c.contains(&0);
-        raw.iter().all(|c| plain(c)).then(|| raw.iter().map(|c| OsStr::from_bytes(c)).collect())
+        raw.iter().all(|c| plain(c)).then(|| raw.iter().map(|c| &**c))
     }
 }
 
