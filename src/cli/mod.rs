@@ -63,6 +63,8 @@ struct Global {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
     crate::sys::ignore_file_size_signal();
+    // Files and sockets share it, and the usual 1,024 is soon reached.
+    crate::sys::raise_open_file_limit();
     let args: Vec<OsString> = args.into_iter().collect();
     let outcome = catch_unwind(AssertUnwindSafe(|| start(args)));
     match outcome {

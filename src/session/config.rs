@@ -15,7 +15,7 @@ pub struct Config {
     pub limit_down: Option<u64>,
     /// Payload bytes per second, out; `None` is no limit.
     pub limit_up: Option<u64>,
-    /// Connections in all.
+    /// Connections in all; fewer where the system's limit of open files does not leave room for so many.
     pub max_connections: usize,
     /// Connections of one torrent.
     pub max_peers: usize,
