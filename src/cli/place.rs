@@ -4,8 +4,7 @@ use std::path::Path;
 
 use super::exit::{Failure, shown};
 use crate::base::printable;
-use crate::hash::{Expected, MerkleRoot};
-use crate::metainfo::{Info, PieceHash};
+use crate::metainfo::Info;
 use crate::storage::{Layout, LayoutFile};
 use crate::sys::path_of;
 
@@ -63,14 +62,5 @@ pub(super) fn layout(info: &Info, folder: &Path) -> Layout {
         single_file: info.is_single_file(),
         files: files.collect(),
         geometry: info.geometry().clone(),
-    }
-}
-
-/// What a piece must hash to, as the hashing takes it.
-pub(super) fn expected(hash: PieceHash<'_>) -> Expected {
-    match hash {
-        PieceHash::V1(v1) => Expected::V1(*v1),
-        PieceHash::V2 { root, width } => Expected::V2(MerkleRoot { root, width }),
-        PieceHash::Hybrid { v1, root, width } => Expected::Hybrid(*v1, MerkleRoot { root, width }),
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn run(args: VerifyArgs, global: &Global) -> Result<(), Failure> {
 
     let geometry = info.geometry();
     let total = geometry.pieces().map(|p| u64::from(geometry.piece_len(p))).sum();
-    let expected = |piece| info.piece_hash(piece).map(place::expected);
+    let expected = |piece| info.piece_hash(piece).map(Into::into);
     let checked = watched("checking", total, &global.output, |progress| {
         check(&storage, &expected, None, args.threads.map(usize::from), progress)
     })?;

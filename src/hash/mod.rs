@@ -9,7 +9,7 @@ mod lanes;
 mod merkle;
 mod piece;
 
-pub use merkle::{LEAF_LEN, ZERO_HASH, merkle_pad, merkle_root};
+pub use merkle::{LEAF_LEN, ZERO_HASH, merkle_climb, merkle_pad, merkle_parent, merkle_root};
 pub use piece::{Expected, Hashed, MerkleRoot, PieceBytes, PieceHasher, check_pieces, leaf_hashes};
 
 use sha1::{Digest, Sha1};

@@ -11,6 +11,7 @@ use super::limits::{MAX_PATH_LEN, MAX_TORRENT_LEN};
 use super::{MetainfoError, SafePath, file_tree, merkle, names};
 use crate::base::bencode::{Dictionary, Limits};
 use crate::base::{BLOCK_LEN, Geometry, InfoHash, InfoHashV1, InfoHashV2, MAX_PIECE_LENGTH, PieceIndex, printable};
+use crate::hash::{Expected, MerkleRoot};
 
 /// A checked info dictionary: what a torrent is, as its info-hash names it (BEP 3, 47, 52).
 #[derive(Clone, Debug)]
@@ -103,6 +104,16 @@ pub enum PieceHash<'a> {
         /// Leaves of the tree.
         width: u32,
     },
+}
+
+impl From<PieceHash<'_>> for Expected {
+    fn from(hash: PieceHash<'_>) -> Self {
+        match hash {
+            PieceHash::V1(v1) => Self::V1(*v1),
+            PieceHash::V2 { root, width } => Self::V2(MerkleRoot { root, width }),
+            PieceHash::Hybrid { v1, root, width } => Self::Hybrid(*v1, MerkleRoot { root, width }),
+        }
+    }
 }
 
 /// A file's tree.
