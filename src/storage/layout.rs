@@ -153,6 +153,6 @@ mod tests {
         assert_eq!(paths(&exact), [Path::new("aux.c"), &original]);
         assert_eq!(paths(&Place::Folder(root.to_owned())), safe, "what is written has safe names");
         std::fs::write(root.join(&safe[0]), "abc").unwrap();
-        assert_eq!(paths(&exact), [&safe[0], &original], "the safe name comes first");
+        assert_eq!(paths(&exact), [safe[0].clone(), original], "the safe name comes first");
     }
 }
