@@ -15,6 +15,9 @@ fn main() {
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     let bytes: Vec<u8> = (0..16 << 20).map(|n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    if let Ok(name) = std::env::var("GANNET_HASH") {
+        assert!(hash::force_tier(&name), "GANNET_HASH={name}: no such tier");
+    }
     println!("tier: {}, {} lanes", hash::tier(), hash::lanes());
 
     for (name, many) in [("sha1", false), ("sha256", true)] {

@@ -333,6 +333,22 @@ fn verify_names_what_is_wrong() {
     assert!(one_line(&output).contains("nothing of the torrent is there"));
 }
 
+/// Names that we would not write are what the data has all the same.
+#[test]
+fn data_is_found_under_its_own_names() {
+    let place = Place::new();
+    let names = ["aux.c", "etc.", "sub/con.txt", "sub/plain"];
+    names.iter().for_each(|name| place.write(&format!("data/{name}"), name));
+    for format in ["v1", "v2", "hybrid"] {
+        place.ok(&["create", "data", "--force", "--format", format]);
+        let fine = place.ok(&["verify", "data.torrent", "data"]);
+        assert!(fine.contains("4 of 4 files good"), "{format}: {fine}");
+    }
+    let seed = ["seed", "data.torrent", "data", "--seed-time", "1s", "--no-trackers", "--listen", "127.0.0.1:0"];
+    place.ok(&seed);
+    assert!(!place.path().join("data/_aux.c").exists(), "only looked at, never touched");
+}
+
 #[test]
 fn magnet_links() {
     let place = Place::new();

@@ -123,7 +123,7 @@ pub fn scan(bytes: &[u8], limits: Limits) -> Result<Scan, BencodeError> {
                 true
             }
             b'0'..=b'9' => {
-                let (text, minimal) = string(bytes, at)?;
+                let (text, minimal) = scan_string(bytes, at)?;
                 canonical &= minimal;
                 at = text.end;
                 if key_expected {
@@ -143,7 +143,7 @@ pub fn scan(bytes: &[u8], limits: Limits) -> Result<Scan, BencodeError> {
             }
             _ if key_expected => return Err(BencodeError::Key(at)),
             b'i' => {
-                let (end, minimal) = integer(bytes, at)?;
+                let (end, minimal) = scan_integer(bytes, at)?;
                 canonical &= minimal;
                 at = end;
                 true
@@ -175,7 +175,7 @@ pub fn scan(bytes: &[u8], limits: Limits) -> Result<Scan, BencodeError> {
 }
 
 /// The text of the string at `at`, and whether its length has no leading zero.
-fn string(bytes: &[u8], at: usize) -> Result<(Range<usize>, bool), BencodeError> {
+fn scan_string(bytes: &[u8], at: usize) -> Result<(Range<usize>, bool), BencodeError> {
     let mut i = at;
     let mut len = 0usize;
     loop {
@@ -198,7 +198,7 @@ fn string(bytes: &[u8], at: usize) -> Result<(Range<usize>, bool), BencodeError>
 }
 
 /// Where the integer at `at` ends, and whether it is in its shortest form.
-fn integer(bytes: &[u8], at: usize) -> Result<(usize, bool), BencodeError> {
+fn scan_integer(bytes: &[u8], at: usize) -> Result<(usize, bool), BencodeError> {
     let rest = &bytes[at + 1..];
     // 20 digits and a sign hold every 64-bit number.
     let len = rest.iter().take(22).position(|b| *b == b'e');
@@ -305,6 +305,20 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: Limits) -> Result<T, Be
 #[expect(clippy::disallowed_methods, reason = "the one place: every caller has scanned the bytes")]
 fn decode_scanned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BencodeError> {
     serde_bencode::from_bytes(bytes).map_err(|e| BencodeError::Shape(e.to_string()))
+}
+
+/// The integer in `raw`, which [`scan`] has found sound; `None` if it is something else. Sound integers have at most 64
+/// bits, signed or not, so this holds all.
+pub fn integer(raw: &[u8]) -> Option<i128> {
+    let digits = raw.strip_prefix(b"i")?.strip_suffix(b"e")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The bytes of the string in `raw`, which [`scan`] has found sound; `None` if it is something else.
+pub fn string(raw: &[u8]) -> Option<&[u8]> {
+    raw.first().filter(|byte| byte.is_ascii_digit())?;
+    let colon = raw.iter().position(|byte| *byte == b':')?;
+    raw.get(colon + 1..)
 }
 
 /// Encodes a value of ours. Keys come out sorted, `None` fields are left out.

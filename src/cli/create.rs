@@ -14,10 +14,11 @@ use super::exit::{Failure, shown};
 use super::json::{hashes, object};
 use super::progress::count;
 use super::quantity::bytes;
-use super::walk::{self, Found, Walk};
+use super::walk::{Found, Walk};
 use super::{hashing, info, screen, time};
 use crate::base::printable;
 use crate::metainfo::{self, Builder, Metainfo, Plan, SourceFile};
+use crate::sys::is_executable;
 
 /// What a tracker or web seed may be reached by. `ws` is for clients in browsers, which read our torrents, too.
 const TRACKER_SCHEMES: [&str; 5] = ["http", "https", "udp", "ws", "wss"];
@@ -136,7 +137,7 @@ fn files(args: &CreateArgs, output: &Output, global: &Global) -> Result<(Vec<Fou
         if !meta.is_file() {
             return Err(Failure::usage(format!("{}: neither a file nor a folder", shown(&args.path))));
         }
-        let executable = walk::is_executable(&meta);
+        let executable = is_executable(&meta);
         let file = Found { path: args.path.clone(), components: vec![], length: meta.len(), executable };
         return Ok((vec![file], true));
     }

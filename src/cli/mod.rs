@@ -63,6 +63,8 @@ struct Global {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
     crate::sys::ignore_file_size_signal();
+    // Files and sockets share it, and the usual 1,024 is soon reached.
+    crate::sys::raise_open_file_limit();
     let args: Vec<OsString> = args.into_iter().collect();
     let outcome = catch_unwind(AssertUnwindSafe(|| start(args)));
     match outcome {
@@ -86,6 +88,11 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
     let said = cli.shared.output;
     let output = said.clone().or(layers.settings.output.clone());
     log::start(&output)?;
+    if let Ok(name) = std::env::var("GANNET_HASH")
+        && !crate::hash::force_tier(&name)
+    {
+        tracing::warn!("GANNET_HASH: not one of scalar, ni4, avx512");
+    }
     for name in &layers.unknown_variables {
         tracing::info!("{} is no setting", crate::base::printable(name));
     }

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use super::exit::{Failure, shown};
 use crate::base::printable;
-use crate::hash::{Expected, MerkleRoot};
-use crate::metainfo::{Info, PieceHash};
-use crate::storage::{Layout, LayoutFile};
+use crate::metainfo::Info;
+use crate::storage::path_below;
 
 /// Catches the usual slip: the folder around the data, or one file of it, in place of the data itself. A path where
 /// nothing is passes.
@@ -25,7 +24,7 @@ pub(super) fn check(info: &Info, path: &Path) -> Result<(), Failure> {
         )));
     }
     let has_any =
-        |folder: &Path| info.files().iter().any(|f| !f.attr.pad && folder.join(f.path.to_path_buf()).exists());
+        |folder: &Path| info.files().iter().any(|f| !f.attr.pad && folder.join(path_below(f, folder)).exists());
     if !info.is_single_file() && !has_any(path) && inner.is_dir() && has_any(&inner) {
         return Err(Failure::usage(format!(
             "{}: none of the torrent's files is there; did you mean {}?",
@@ -34,43 +33,4 @@ pub(super) fn check(info: &Info, path: &Path) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-/// The torrent's files as the storage lays them out, with those below `folder` found under the names that they had where
-/// the torrent was made.
-pub(super) fn layout(info: &Info, folder: &Path) -> Layout {
-    let files = info.files().iter().map(|file| {
-        let mut path = file.path.to_path_buf();
-        #[cfg(unix)]
-        if !info.is_single_file()
-            && let Some(original) = file.original_path()
-            && folder.join(&original).exists()
-            && !folder.join(&path).exists()
-        {
-            path = original;
-        }
-        LayoutFile {
-            path,
-            offset: file.offset,
-            length: file.length,
-            // Links are never made, so none can be missing.
-            pad: file.attr.pad || file.attr.symlink,
-            executable: file.attr.executable,
-        }
-    });
-    Layout {
-        name: info.name().to_owned(),
-        single_file: info.is_single_file(),
-        files: files.collect(),
-        geometry: info.geometry().clone(),
-    }
-}
-
-/// What a piece must hash to, as the hashing takes it.
-pub(super) fn expected(hash: PieceHash<'_>) -> Expected {
-    match hash {
-        PieceHash::V1(v1) => Expected::V1(*v1),
-        PieceHash::V2 { root, width } => Expected::V2(MerkleRoot { root, width }),
-        PieceHash::Hybrid { v1, root, width } => Expected::Hybrid(*v1, MerkleRoot { root, width }),
-    }
 }

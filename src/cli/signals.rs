@@ -1,53 +1,24 @@
 //! Being asked to stop.
 
-use std::io;
-
 use super::exit::{Code, Failure};
+use crate::sys::{StopSignal, StopSignals};
 
 /// The signals that ask a program to stop. While one of these exists, they no longer end the process by themselves.
 #[derive(Debug)]
-pub(super) struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
+pub(super) struct Signals(StopSignals);
 
 impl Signals {
-    /// Takes over SIGINT and SIGTERM. Needs a running runtime.
-    #[cfg(unix)]
+    /// Takes them over. Needs a running runtime.
     pub(super) fn take() -> Result<Self, Failure> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let refused = |e: io::Error| Failure::new(Code::Bug, format!("signals: {e}"));
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(refused)?,
-            terminate: signal(SignalKind::terminate()).map_err(refused)?,
-        })
+        StopSignals::take().map(Self).map_err(|e| Failure::new(Code::Bug, format!("signals: {e}")))
     }
 
     /// Waits for the next of them; the exit code it asks for.
-    #[cfg(unix)]
     pub(super) async fn next(&mut self) -> Code {
-        tokio::select! {
-            _ = self.interrupt.recv() => Code::Interrupted,
-            _ = self.terminate.recv() => Code::Terminated,
+        match self.0.next().await {
+            StopSignal::Interrupt => Code::Interrupted,
+            StopSignal::Terminate => Code::Terminated,
         }
-    }
-
-    /// Takes over Ctrl-C.
-    #[cfg(not(unix))]
-    pub(super) fn take() -> Result<Self, Failure> {
-        let _: Option<io::Error> = None;
-        Ok(Self {})
-    }
-
-    /// Waits for Ctrl-C; the exit code it asks for.
-    #[cfg(not(unix))]
-    pub(super) async fn next(&mut self) -> Code {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        Code::Interrupted
     }
 
     /// Runs `work`, but gives up as soon as one of the signals comes.

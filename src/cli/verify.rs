@@ -14,7 +14,7 @@ use super::quantity::bytes;
 use super::{info, place, screen, source};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
-use crate::storage::{Checked, FileProblem, Options, PieceState, Place, Problem, Storage, check};
+use crate::storage::{Checked, FileProblem, Layout, Options, PieceState, Place, Problem, Storage, check};
 
 /// Ranges of pieces named in one line; the rest is counted.
 const MAX_RANGES: usize = 8;
@@ -26,11 +26,12 @@ pub(super) fn run(args: VerifyArgs, global: &Global) -> Result<(), Failure> {
     let info = &metainfo.info;
     place::check(info, &args.path)?;
     let options = Options { read_only: true, ..Options::default() };
-    let storage = Storage::open(place::layout(info, &args.path), &Place::Exact(args.path.clone()), options)?;
+    let place = Place::Exact(args.path.clone());
+    let storage = Storage::open(Layout::new(info, &place), &place, options)?;
 
     let geometry = info.geometry();
     let total = geometry.pieces().map(|p| u64::from(geometry.piece_len(p))).sum();
-    let expected = |piece| info.piece_hash(piece).map(place::expected);
+    let expected = |piece| info.piece_hash(piece).map(Into::into);
     let checked = watched("checking", total, &global.output, |progress| {
         check(&storage, &expected, None, args.threads.map(usize::from), progress)
     })?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::exit::{Failure, shown};
+use crate::sys::is_executable;
 
 /// Folders within folders that are followed. A torrent may not have more either.
 const MAX_DEPTH: usize = 64;
@@ -94,19 +95,6 @@ impl Walk {
         self.skipped.sort();
         Ok(found)
     }
-}
-
-/// Whether the owner may run it.
-#[cfg(unix)]
-pub(super) fn is_executable(meta: &fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    meta.permissions().mode() & 0o100 != 0
-}
-
-/// Whether the owner may run it: not known here.
-#[cfg(not(unix))]
-pub(super) fn is_executable(_: &fs::Metadata) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod lanes;
 mod merkle;
 mod piece;
 
-pub use merkle::{LEAF_LEN, ZERO_HASH, merkle_pad, merkle_root};
+pub use merkle::{LEAF_LEN, ZERO_HASH, merkle_climb, merkle_pad, merkle_parent, merkle_root};
 pub use piece::{Expected, Hashed, MerkleRoot, PieceBytes, PieceHasher, check_pieces, leaf_hashes};
 
 use sha1::{Digest, Sha1};
@@ -28,6 +28,13 @@ pub fn lanes() -> usize {
 /// The name of the way that many messages are hashed: for the log and benches.
 pub fn tier() -> &'static str {
     Tier::in_use().name()
+}
+
+/// Has many messages hashed in the way called `name` (`scalar`, `ni4`, `avx512`), as far as the processor can, instead of
+/// the best: for benches, and to rule a way out when something is wrong. Only before anything is hashed; returns whether
+/// that is the way from now on.
+pub fn force_tier(name: &str) -> bool {
+    Tier::force(name)
 }
 
 /// SHA-1 of one message.

@@ -9,8 +9,9 @@ use super::file_list::{self, Listed};
 use super::layout::{self, Layout};
 use super::limits::{MAX_PATH_LEN, MAX_TORRENT_LEN};
 use super::{MetainfoError, SafePath, file_tree, merkle, names};
-use crate::base::bencode::{Dictionary, Limits};
+use crate::base::bencode::{Dictionary, Limits, string};
 use crate::base::{BLOCK_LEN, Geometry, InfoHash, InfoHashV1, InfoHashV2, MAX_PIECE_LENGTH, PieceIndex, printable};
+use crate::hash::{Expected, MerkleRoot};
 
 /// A checked info dictionary: what a torrent is, as its info-hash names it (BEP 3, 47, 52).
 #[derive(Clone, Debug)]
@@ -59,17 +60,13 @@ impl File {
         raw.chain(safe.into_iter().flatten())
     }
 
-    /// The path that the file has where the torrent was made, if a file system of this kind can have it and it stays
-    /// below its folder: for finding data that is already there under names that [`File::path`] avoids (`aux.c`,
-    /// `etc.`, names that are not UTF-8). `None` when it is [`File::path`] itself, or is not to be used.
-    #[cfg(unix)]
-    pub fn original_path(&self) -> Option<PathBuf> {
-        use std::ffi::OsStr;
-        use std::os::unix::ffi::OsStrExt;
-
+    /// The components of the path that the file has where the torrent was made, if they are names a file can have and
+    /// it stays below its folder: for finding data that is already there under names that [`File::path`] avoids
+    /// (`aux.c`, `etc.`, names that are not UTF-8). `None` when it is [`File::path`] itself, or is not to be used.
+    pub fn original_path(&self) -> Option<impl Iterator<Item = &[u8]>> {
         let raw = self.raw_path.as_ref()?;
         let plain = |c: &[u8]| !matches!(c, b"" | b"." | b"..") && !c.contains(&b'/') && !c.contains(&0);
-        raw.iter().all(|c| plain(c)).then(|| raw.iter().map(|c| OsStr::from_bytes(c)).collect())
+        raw.iter().all(|c| plain(c)).then(|| raw.iter().map(|c| &**c))
     }
 }
 
@@ -107,6 +104,16 @@ pub enum PieceHash<'a> {
         /// Leaves of the tree.
         width: u32,
     },
+}
+
+impl From<PieceHash<'_>> for Expected {
+    fn from(hash: PieceHash<'_>) -> Self {
+        match hash {
+            PieceHash::V1(v1) => Self::V1(*v1),
+            PieceHash::V2 { root, width } => Self::V2(MerkleRoot { root, width }),
+            PieceHash::Hybrid { v1, root, width } => Self::Hybrid(*v1, MerkleRoot { root, width }),
+        }
+    }
 }
 
 /// A file's tree.
@@ -193,7 +200,7 @@ impl Info {
         let pieces = info_hash.as_v1().map(|_| pieces(raw, &dict, &geometry)).transpose()?;
         let roots = if info_hash.as_v2().is_some() { roots(&files, piece_length)? } else { Vec::new() };
         let private = integer(&dict, "private").ok().flatten() == Some(1);
-        let source = dict.raw(b"source").and_then(text).map(|s| String::from_utf8_lossy(s).into_owned());
+        let source = dict.raw(b"source").and_then(string).map(|s| String::from_utf8_lossy(s).into_owned());
         let mut info = Self {
             raw: raw.into(),
             info_hash,
@@ -342,7 +349,7 @@ impl Info {
         for (file, root) in wanted {
             // What is not there is told by `missing_layers`.
             let Ok(found) = layers.binary_search_by_key(&root.as_slice(), |(key, _)| key) else { continue };
-            let hashes = text(layers[found].1).ok_or(MetainfoError::Malformed("piece layers"))?;
+            let hashes = string(layers[found].1).ok_or(MetainfoError::Malformed("piece layers"))?;
             let (hashes, rest) = hashes.as_chunks::<32>();
             if !rest.is_empty() {
                 return Err(MetainfoError::LayerMismatch(printable(self.files[file].path.as_str())));
@@ -358,18 +365,12 @@ fn integer(dict: &Dictionary<'_>, key: &'static str) -> Result<Option<i64>, Meta
     dict.field(key.as_bytes()).map_err(|_| MetainfoError::Malformed(key))
 }
 
-/// The bytes of a bencoded string that has been scanned; `None` if it is no string.
-pub(super) fn text(raw: &[u8]) -> Option<&[u8]> {
-    let colon = raw.iter().position(|b| !b.is_ascii_digit()).filter(|at| raw.get(*at) == Some(&b':'))?;
-    raw.get(colon + 1..)
-}
-
 /// The string under `utf8` if it is one and is UTF-8, else the string under `plain`.
 fn utf8_or<'a>(dict: &Dictionary<'a>, utf8: &[u8], plain: &'static [u8]) -> Result<Option<&'a [u8]>, MetainfoError> {
-    let preferred = dict.raw(utf8).and_then(text).filter(|t| !t.is_empty() && std::str::from_utf8(t).is_ok());
+    let preferred = dict.raw(utf8).and_then(string).filter(|t| !t.is_empty() && std::str::from_utf8(t).is_ok());
     match (preferred, dict.raw(plain)) {
         (Some(text), _) => Ok(Some(text)),
-        (None, Some(raw)) => text(raw).map(Some).ok_or(MetainfoError::Malformed("name")),
+        (None, Some(raw)) => string(raw).map(Some).ok_or(MetainfoError::Malformed("name")),
         (None, None) => Ok(None),
     }
 }
@@ -390,7 +391,7 @@ fn v1_half(dict: &Dictionary<'_>, raw_name: &[u8], limits: Limits) -> Result<Hal
     }
     let length = integer(dict, "length")?.ok_or(MetainfoError::Missing("files"))?;
     let (path, raw_path) = file_list::name(&[raw_name])?;
-    let attr = dict.raw(b"attr").and_then(text).unwrap_or_default();
+    let attr = dict.raw(b"attr").and_then(string).unwrap_or_default();
     let attr = Attributes { executable: attr.contains(&b'x'), hidden: attr.contains(&b'h'), ..Attributes::default() };
     let length = file_list::checked_length(length)?;
     let file = Listed { path, raw_path, length, attr, symlink: None, pieces_root: None };
@@ -450,7 +451,7 @@ fn same_pieces(layout: &Layout, piece_length: u32) -> Result<(), MetainfoError> 
 /// Where `pieces` lies in `raw`, if it has a hash for each piece.
 fn pieces(raw: &[u8], dict: &Dictionary<'_>, geometry: &Geometry) -> Result<Range<usize>, MetainfoError> {
     let value = dict.raw(b"pieces").ok_or(MetainfoError::Missing("pieces"))?;
-    let hashes = text(value).ok_or(MetainfoError::Malformed("pieces"))?;
+    let hashes = string(value).ok_or(MetainfoError::Malformed("pieces"))?;
     let expected = u64::from(geometry.piece_count()) * 20;
     if hashes.len() as u64 != expected {
         return Err(MetainfoError::PiecesLength { actual: hashes.len(), expected });

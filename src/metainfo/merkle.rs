@@ -10,43 +10,22 @@
 //!
 //! Leaves behind the end of the file are 32 zero bytes; a tree is as wide as the next power of two.
 
-use sha2::{Digest, Sha256};
-
 use crate::base::BLOCK_LEN;
+pub use crate::hash::{ZERO_HASH as ZERO_LEAF, merkle_pad as padding, merkle_parent as parent};
+use crate::hash::{merkle_climb, merkle_root, sha256};
 
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
-/// The leaf behind the end of a file.
-pub const ZERO_LEAF: Hash = [0; 32];
-
 /// The hash of one block of a file, at most 16 KiB.
 pub fn leaf(block: &[u8]) -> Hash {
-    Sha256::digest(block).into()
-}
-
-/// The hash above two.
-pub fn parent(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new().chain_update(left).chain_update(right).finalize().into()
-}
-
-/// The root of `2^level` zero leaves: what stands, `level` layers above the leaves, for data behind the end of a file.
-pub fn padding(level: u32) -> Hash {
-    (0..level).fold(ZERO_LEAF, |hash, _| parent(&hash, &hash))
+    sha256(&[block])
 }
 
 /// The root over `hashes`, which stand `level` layers above the leaves, filled up with padding to `width` (at least to
 /// the next power of two of their number). Without hashes: the padding itself.
 pub fn root(hashes: &[Hash], width: u32, level: u32) -> Hash {
-    let mut width = u64::from(width).max(hashes.len() as u64).next_power_of_two();
-    let mut padding = padding(level);
-    let mut layer = hashes.to_vec();
-    while width > 1 {
-        layer = layer.chunks(2).map(|two| parent(&two[0], two.get(1).unwrap_or(&padding))).collect();
-        padding = parent(&padding, &padding);
-        width /= 2;
-    }
-    layer.first().copied().unwrap_or(padding)
+    merkle_root(hashes.to_vec(), width, padding(level))
 }
 
 /// The root of a piece from the hashes of its blocks; `width` as [`PieceHash`](super::PieceHash) gives it.
@@ -89,8 +68,7 @@ pub fn uncles(layer: &[Hash], level: u32, index: usize, count: usize) -> Option<
         if covered == 1 {
             uncles.push(hashes.get(at ^ 1).copied().unwrap_or(padding));
         }
-        hashes = hashes.chunks(2).map(|two| parent(&two[0], two.get(1).unwrap_or(&padding))).collect();
-        padding = parent(&padding, &padding);
+        merkle_climb(&mut hashes, &mut padding);
         width /= 2;
         at /= 2;
         covered = (covered / 2).max(1);

@@ -7,9 +7,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use url::Url;
 
-use super::info::text;
 use super::limits::{MAX_URL_LEN, MAX_URLS};
-use crate::base::bencode::Dictionary;
+use crate::base::bencode::{self, Dictionary};
 
 /// Any bencoded value, with no more than the first [`MAX_URLS`] entries of each list.
 #[derive(Debug)]
@@ -161,7 +160,7 @@ pub(super) fn nodes(dict: &Dictionary<'_>) -> Vec<(String, u16)> {
 
 /// The text under `key`.
 pub(super) fn string(dict: &Dictionary<'_>, key: &[u8]) -> Option<String> {
-    let text = dict.raw(key).and_then(text)?;
+    let text = dict.raw(key).and_then(bencode::string)?;
     Some(String::from_utf8_lossy(text).into_owned()).filter(|t| !t.is_empty())
 }
 

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub use config::{AddTorrent, Config};
@@ -21,8 +22,12 @@ use crate::disk::DiskPool;
 use crate::error::Error;
 use crate::net::listen;
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
+use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
 pub use crate::torrent::{End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
+
+/// Open files of a process besides connections and torrents: standard streams, listeners, the runtime, the log.
+const PROCESS_FILES: u64 = 20;
 
 /// Many torrents in one process. Cheap to clone. Stops when the last clone and the last torrent are dropped, or by
 /// [`Session::stop`], which also tells trackers.
@@ -72,7 +77,7 @@ impl Session {
         let listeners = listen::open(&config.listen).map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
         let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
-        let network = Arc::new(Network::new(limits, config.max_connections));
+        let network = Arc::new(Network::new(limits, affordable(config.max_connections, open_file_limit())));
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
             .into_iter()
@@ -156,10 +161,31 @@ impl Session {
     }
 }
 
+/// How many of `wanted` connections there may be where `open_files` is the limit of open files: each takes one, and a
+/// fifth is left for the torrents' files, besides what every process has open.
+fn affordable(wanted: usize, open_files: u64) -> usize {
+    let most = open_files.saturating_sub(PROCESS_FILES) / 5 * 4;
+    wanted.min(usize::try_from(most).unwrap_or(usize::MAX)).clamp(1, Semaphore::MAX_PERMITS)
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         for listener in self.listeners.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             listener.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_room_for_files() {
+        let table = [(500, 1_024, 500), (2_000, 1_024, 800), (500, 256, 188), (500, 20, 1), (500, 0, 1)];
+        for (wanted, open_files, expected) in table {
+            assert_eq!(affordable(wanted, open_files), expected, "{wanted} of {open_files}");
+        }
+        assert_eq!(affordable(usize::MAX, u64::MAX), Semaphore::MAX_PERMITS);
     }
 }

@@ -2,6 +2,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Backend, Preallocate};
 use crate::base::Geometry;
+use crate::metainfo::{File, Info};
+use crate::sys::path_of;
 
 /// What lies where in a torrent, as far as files are concerned.
 #[derive(Clone, Debug)]
@@ -29,6 +31,42 @@ pub struct LayoutFile {
     pub pad: bool,
     /// Whether those who may read the file shall be able to execute it (BEP 47 "x").
     pub executable: bool,
+}
+
+impl Layout {
+    /// The files of a torrent in `place`. Data that is only read may lie under the names that it had where the torrent
+    /// was made: see [`path_below`].
+    pub fn new(info: &Info, place: &Place) -> Self {
+        let path = |file: &File| match place {
+            Place::Exact(folder) if !info.is_single_file() => path_below(file, folder),
+            _ => file.path.to_path_buf(),
+        };
+        let files = info.files().iter().map(|file| LayoutFile {
+            path: path(file),
+            offset: file.offset,
+            length: file.length,
+            // Links are never made, so none can be missing.
+            pad: file.attr.pad || file.attr.symlink,
+            executable: file.attr.executable,
+        });
+        Self {
+            name: info.name().to_owned(),
+            single_file: info.is_single_file(),
+            files: files.collect(),
+            geometry: info.geometry().clone(),
+        }
+    }
+}
+
+/// Where `file` lies below `folder`: under its safe name, unless only a file of its original name is there.
+pub fn path_below(file: &File, folder: &Path) -> PathBuf {
+    let safe = file.path.to_path_buf();
+    let is_there = |path: &Path| folder.join(path).symlink_metadata().is_ok();
+    let original = file.original_path().and_then(path_of).filter(|original| is_there(original));
+    match original {
+        Some(original) if !is_there(&safe) => original,
+        _ => safe,
+    }
 }
 
 /// Where the data of a torrent lies.
@@ -88,4 +126,33 @@ impl Place {
 /// Whether `path` is one or more plain names: no root, no `..`, no prefix.
 pub(super) fn is_plain(path: &Path) -> bool {
     !path.as_os_str().is_empty() && path.components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_under_its_original_name() {
+        let raw =
+            b"d5:filesld6:lengthi3e4:pathl5:aux.ceed6:lengthi3e4:pathl4:d\xff.x4:etc.eee4:name1:n12:piece lengthi\
+                    16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+        let info = Info::parse(raw, None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let original: PathBuf = path_of([b"d\xff.x".as_slice(), b"etc."]).unwrap();
+        let safe: Vec<PathBuf> = info.files().iter().map(|file| file.path.to_path_buf()).collect();
+        let paths = |place: &Place| -> Vec<PathBuf> {
+            Layout::new(&info, place).files.into_iter().map(|file| file.path).collect()
+        };
+        let exact = Place::Exact(root.to_owned());
+        assert_eq!(paths(&exact), safe, "nothing is there");
+        std::fs::write(root.join("aux.c"), "abc").unwrap();
+        std::fs::create_dir_all(root.join(&original).parent().unwrap()).unwrap();
+        std::fs::write(root.join(&original), "def").unwrap();
+        assert_eq!(paths(&exact), [Path::new("aux.c"), &original]);
+        assert_eq!(paths(&Place::Folder(root.to_owned())), safe, "what is written has safe names");
+        std::fs::write(root.join(&safe[0]), "abc").unwrap();
+        assert_eq!(paths(&exact), [safe[0].clone(), original], "the safe name comes first");
+    }
 }

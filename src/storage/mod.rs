@@ -40,7 +40,7 @@ pub use check::{Checked, FileProblem, PieceState, Problem, check};
 pub use error::{ErrorKind, StorageError};
 pub use file_map::{FileMap, Overlap, Placed, Span, Spans, Target};
 pub use hash_files::{FileToHash, PieceHashes, PieceToHash, hash_files};
-pub use layout::{Layout, LayoutFile, Options, Place};
+pub use layout::{Layout, LayoutFile, Options, Place, path_below};
 pub use read::SendSpan;
 pub use scan::Progress;
 

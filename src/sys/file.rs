@@ -1,7 +1,8 @@
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -71,6 +72,20 @@ pub fn same_file(named: &Stat, open: &File) -> io::Result<bool> {
 /// As the system says.
 pub fn inode(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.ino())
+}
+
+/// Whether the owner may execute the file.
+pub fn is_executable(metadata: &Metadata) -> bool {
+    metadata.mode() & 0o100 != 0
+}
+
+/// The path of these names, one below the other, byte for byte; none where names of files are not bytes and these are
+/// not UTF-8.
+pub fn path_of<'a>(names: impl IntoIterator<Item = &'a [u8]>) -> Option<PathBuf> {
+    #[cfg(unix)]
+    return Some(names.into_iter().map(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes).collect());
+    #[cfg(not(unix))]
+    return names.into_iter().map(|name| std::str::from_utf8(name).ok()).collect();
 }
 
 /// Lets everybody execute the file who may read it.

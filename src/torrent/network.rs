@@ -17,7 +17,7 @@ const DIALS_PER_SECOND: u32 = 30;
 /// ...after this many at once: a torrent that starts should not have to wait for its first peers.
 const DIAL_BURST: u32 = 60;
 
-/// See the [module](self).
+/// What all torrents share of the network.
 #[derive(Debug)]
 pub struct Network {
     /// Rate limits.

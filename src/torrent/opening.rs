@@ -9,9 +9,7 @@ use super::shared::expected;
 use super::{Failure, Inner, Spec};
 use crate::base::{Bitfield, Geometry, PieceIndex};
 use crate::metainfo::Info;
-use crate::storage::{
-    Checked, ErrorKind, Layout, LayoutFile, Options, PieceState, Place, Progress, Storage, StorageError, check,
-};
+use crate::storage::{Checked, ErrorKind, Layout, Options, PieceState, Place, Progress, Storage, StorageError, check};
 use crate::swarm::Priority;
 
 /// Pieces hashed again as a sample where state was left behind by a run that did not end in good order.
@@ -36,23 +34,6 @@ impl From<StorageError> for Failure {
     }
 }
 
-/// What the storage needs to know of a torrent.
-pub(crate) fn layout(info: &Info) -> Layout {
-    let files = info.files().iter().map(|file| LayoutFile {
-        path: file.path.to_path_buf(),
-        offset: file.offset,
-        length: file.length,
-        pad: file.attr.pad || file.attr.symlink,
-        executable: file.attr.executable,
-    });
-    Layout {
-        name: info.name().to_owned(),
-        single_file: info.is_single_file(),
-        files: files.collect(),
-        geometry: info.geometry().clone(),
-    }
-}
-
 /// Opens the files, finds out what is in them, and takes the space for the rest. Blocks: for a disk thread.
 pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Opened, Failure> {
     let info = &spec.metainfo.info;
@@ -64,7 +45,7 @@ pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Op
         wanted: spec.selected.clone(),
     };
     let read_only = options.read_only;
-    let storage = Storage::open(layout(info), &spec.place, options)?;
+    let storage = Storage::open(Layout::new(info, &spec.place), &spec.place, options)?;
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
     let state_path = state_path(spec);

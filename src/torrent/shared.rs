@@ -12,8 +12,8 @@ use super::event::Event;
 use super::network::Network;
 use crate::base::{PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ToVerify};
-use crate::hash::{Expected, MerkleRoot};
-use crate::metainfo::{Info, Metainfo, PieceHash};
+use crate::hash::Expected;
+use crate::metainfo::{Info, Metainfo};
 use crate::net::{dial, handshake};
 use crate::storage::Storage;
 use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Swarm};
@@ -273,11 +273,7 @@ impl Drop for Leave<'_> {
 
 /// What a piece must hash to, in the disk threads' terms.
 pub(super) fn expected(info: &Info, piece: PieceIndex) -> Option<Expected> {
-    Some(match info.piece_hash(piece)? {
-        PieceHash::V1(hash) => Expected::V1(*hash),
-        PieceHash::V2 { root, width } => Expected::V2(MerkleRoot { root, width }),
-        PieceHash::Hybrid { v1, root, width } => Expected::Hybrid(*v1, MerkleRoot { root, width }),
-    })
+    info.piece_hash(piece).map(Expected::from)
 }
 
 impl Inner {

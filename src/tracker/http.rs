@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde_bytes::ByteBuf;
 use url::Url;
 
 use super::announce::{MAX_PEERS, clamp_interval, compact_peers, is_dialable};
@@ -12,7 +11,7 @@ use super::{
     Announce, AnnounceEvent, AnnounceResponse, Family, Retry, ScrapeEntry, ScrapeResponse, TrackerError, TrackerUrl,
     printable,
 };
-use crate::base::bencode::{Dictionary, Limits, decode, scan};
+use crate::base::bencode::{Dictionary, Limits, integer, scan, string};
 
 /// Characters of a tracker's message that we show.
 const MAX_TEXT: usize = 200;
@@ -102,13 +101,13 @@ pub fn parse_announce(body: &[u8]) -> Result<AnnounceResponse, TrackerError> {
     let answer = parse_dictionary(body)?;
     let mut peers = Vec::new();
     if let Some(raw) = answer.raw(b"peers") {
-        match bytes(raw) {
-            Some(compact) => compact_peers(&compact, Family::V4, &mut peers),
+        match string(raw) {
+            Some(compact) => compact_peers(compact, Family::V4, &mut peers),
             None => peers.extend(list_items(raw).filter_map(listed_peer).take(MAX_PEERS)),
         }
     }
-    if let Some(compact) = answer.raw(b"peers6").and_then(bytes) {
-        compact_peers(&compact, Family::V6, &mut peers);
+    if let Some(compact) = answer.raw(b"peers6").and_then(string) {
+        compact_peers(compact, Family::V6, &mut peers);
     }
     Ok(AnnounceResponse {
         peers,
@@ -117,9 +116,13 @@ pub fn parse_announce(body: &[u8]) -> Result<AnnounceResponse, TrackerError> {
         downloaded: count(&answer, b"downloaded"),
         interval: seconds(&answer, b"interval"),
         min_interval: seconds(&answer, b"min interval"),
-        external_ip: answer.raw(b"external ip").and_then(bytes).and_then(|ip| packed_ip(&ip)),
-        tracker_id: answer.raw(b"tracker id").and_then(bytes).filter(|id| id.len() <= MAX_TRACKER_ID),
-        warning: answer.raw(b"warning message").and_then(bytes).map(|text| printable(&text, MAX_TEXT)),
+        external_ip: answer.raw(b"external ip").and_then(string).and_then(packed_ip),
+        tracker_id: answer
+            .raw(b"tracker id")
+            .and_then(string)
+            .filter(|id| id.len() <= MAX_TRACKER_ID)
+            .map(<[u8]>::to_vec),
+        warning: answer.raw(b"warning message").and_then(string).map(|text| printable(text, MAX_TEXT)),
     })
 }
 
@@ -161,7 +164,7 @@ fn parse_dictionary(body: &[u8]) -> Result<Dictionary<'_>, TrackerError> {
     // Some trackers end their answer with a line feed: what follows the dictionary is not looked at.
     let (answer, _) = Dictionary::parse_prefix(body, Limits::MESSAGE).map_err(|e| TrackerError::Body(e.to_string()))?;
     let Some(reason) = answer.raw(b"failure reason") else { return Ok(answer) };
-    let reason = bytes(reason).map(|text| printable(&text, MAX_TEXT)).filter(|text| !text.is_empty());
+    let reason = string(reason).map(|text| printable(text, MAX_TEXT)).filter(|text| !text.is_empty());
     let reason = reason.unwrap_or_else(|| "refused without a reason".into());
     // A tracker that refuses and names an interval means it for the next try, too.
     let interval = || seconds(&answer, b"min interval").or_else(|| seconds(&answer, b"interval"));
@@ -172,10 +175,10 @@ fn parse_dictionary(body: &[u8]) -> Result<Dictionary<'_>, TrackerError> {
 /// BEP 31: minutes or "never". Seen as text and as an integer.
 fn retry_in(answer: &Dictionary<'_>) -> Option<Retry> {
     let raw = answer.raw(b"retry in")?;
-    let minutes = match (integer(raw), bytes(raw)) {
+    let minutes = match (integer(raw), string(raw)) {
         (Some(minutes), _) => minutes,
         (None, Some(text)) if text == b"never" => return Some(Retry::Never),
-        (None, Some(text)) => std::str::from_utf8(&text).ok()?.trim().parse::<u32>().ok()?.into(),
+        (None, Some(text)) => std::str::from_utf8(text).ok()?.trim().parse::<u32>().ok()?.into(),
         (None, None) => return None,
     };
     let minutes = u64::try_from(minutes).ok()?;
@@ -186,8 +189,8 @@ fn retry_in(answer: &Dictionary<'_>) -> Option<Retry> {
 /// up would let a tracker aim our DNS queries.
 fn listed_peer(raw: &[u8]) -> Option<SocketAddr> {
     let peer = Dictionary::parse(raw, Limits::MESSAGE).ok()?;
-    let ip = bytes(peer.raw(b"ip")?)?;
-    let ip: IpAddr = std::str::from_utf8(&ip).ok()?.trim().parse().ok()?;
+    let ip = string(peer.raw(b"ip")?)?;
+    let ip: IpAddr = std::str::from_utf8(ip).ok()?.trim().parse().ok()?;
     let port = u16::try_from(integer(peer.raw(b"port")?)?).ok()?;
     Some(SocketAddr::new(ip.to_canonical(), port)).filter(|p| is_dialable(*p))
 }
@@ -203,17 +206,6 @@ fn list_items(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = after;
         Some(item)
     })
-}
-
-fn bytes(raw: &[u8]) -> Option<Vec<u8>> {
-    raw.first().filter(|b| b.is_ascii_digit())?;
-    decode::<ByteBuf>(raw, Limits::MESSAGE).ok().map(ByteBuf::into_vec)
-}
-
-/// An integer of up to 64 bits, signed or not.
-fn integer(raw: &[u8]) -> Option<i128> {
-    let digits = raw.strip_prefix(b"i")?.strip_suffix(b"e")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn count(answer: &Dictionary<'_>, key: &[u8]) -> Option<u32> {

@@ -1,11 +1,13 @@
-/// Makes text from a stranger fit for one line of a terminal or log: no control characters, none that change the
-/// direction of writing or take no width, at most `max` characters (an ellipsis tells that more was there).
+use crate::base;
+
+/// Makes bytes from a stranger fit for one line of a terminal or log: [`base::printable`], with any white space as one
+/// space, at most `max` characters (an ellipsis tells that more was there).
 ///
 /// Bytes that are not UTF-8 become the replacement character. Only as much is read as is shown.
 pub fn printable(bytes: &[u8], max: usize) -> String {
     // Four bytes hold any character; a little more, so that characters which fall out do not shorten the text.
     let window = max.saturating_mul(8).min(bytes.len());
-    let text = String::from_utf8_lossy(&bytes[..window]);
+    let text = base::printable(&String::from_utf8_lossy(&bytes[..window]));
     let mut shown = String::new();
     let mut kept = 0;
     let mut cut = window < bytes.len();
@@ -13,9 +15,6 @@ pub fn printable(bytes: &[u8], max: usize) -> String {
     for c in text.chars() {
         if c.is_whitespace() {
             blank = kept > 0;
-            continue;
-        }
-        if is_unprintable(c) {
             continue;
         }
         if kept + usize::from(blank) >= max {
@@ -36,13 +35,6 @@ pub fn printable(bytes: &[u8], max: usize) -> String {
     shown
 }
 
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
 /// What may be shown of a URL that could not be read: nothing that could be a passkey.
 pub(crate) fn host_of(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return "(not a URL)".to_owned() };
@@ -60,7 +52,7 @@ mod tests {
         for (bytes, max, shown) in [
             (b"unregistered torrent".as_slice(), 80, "unregistered torrent"),
             (b"\x1b[31mred\x1b[0m\r\nnext\tline ", 80, "[31mred[0m next line"),
-            ("a\u{202e}b\u{200b}c\u{85}d".as_bytes(), 80, "abc d"),
+            ("a\u{202e}b\u{200b}c\u{85}d".as_bytes(), 80, "abcd"),
             (b"\xff\xfe", 80, "\u{fffd}\u{fffd}"),
             (b"abcdef", 3, "abc…"),
             (b"abc", 3, "abc"),

@@ -1,6 +1,10 @@
 //! Many messages of equal length, side by side: four through the SHA instructions at once, whose latency one message
 //! cannot fill, or sixteen in the lanes of AVX-512.
 //!
+//! For: the fastest way that this processor has, and agreement of all ways to the last bit.
+//! Must not know: pieces, trees of hashes.
+//! Main type: [`Tier`].
+//!
 //! What is the same for all is here: choosing the way, grouping messages, walking their slices, padding the last block.
 //! The kernels (`ni`, `avx512`) see only whole blocks of 64 bytes.
 
@@ -37,26 +41,28 @@ pub(super) struct Tier {
     avx512: bool,
 }
 
+static TIER: OnceLock<Tier> = OnceLock::new();
+
 impl Tier {
     /// One message at a time.
     pub(super) const SCALAR: Self = Self { ni: false, avx512: false };
 
-    /// The best this processor has; `GANNET_HASH` (`scalar`, `ni4`, `avx512`) chooses a lesser one, for tests and
-    /// benches. Found once.
+    /// The best this processor has, or what [`Tier::force`] chose before. Found once.
     pub(super) fn in_use() -> Self {
-        static TIER: OnceLock<Tier> = OnceLock::new();
-        *TIER.get_or_init(|| {
-            let detected = Self::detected();
-            match std::env::var("GANNET_HASH").as_deref() {
-                Ok("scalar") => Self::SCALAR,
-                Ok("ni4") => Self { avx512: false, ..detected },
-                Ok("avx512") => Self { ni: false, ..detected },
-                // Kernels that are not optimised are hundreds of times slower than the crates, which are even in
-                // debug builds.
-                _ if cfg!(debug_assertions) => Self::SCALAR,
-                _ => detected.best(),
-            }
-        })
+        // Kernels that are not optimised are hundreds of times slower than the crates, which are even in debug builds.
+        *TIER.get_or_init(|| if cfg!(debug_assertions) { Self::SCALAR } else { Self::detected().best() })
+    }
+
+    /// Has the tier called `name` used, or as much of it as the processor has. Whether it is in use from now on.
+    pub(super) fn force(name: &str) -> bool {
+        let detected = Self::detected();
+        let wanted = match name {
+            "scalar" => Self::SCALAR,
+            "ni4" => Self { avx512: false, ..detected },
+            "avx512" => Self { ni: false, ..detected },
+            _ => return false,
+        };
+        *TIER.get_or_init(|| wanted) == wanted
     }
 
     pub(super) fn detected() -> Self {

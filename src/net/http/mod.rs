@@ -1,5 +1,8 @@
-//! HTTP and HTTPS requests to hosts that strangers named, with everything bounded: time, size, redirects, and where
-//! they may lead.
+//! HTTP and HTTPS requests to hosts that strangers named.
+//!
+//! For: getting what a URL leads to with everything bounded: time, size, redirects, and where they may lead.
+//! Must not know: what the answer is for.
+//! Main types: [`HttpClient`], [`Get`], [`Reach`].
 //!
 //! A URL from a torrent may reach this machine or its network only if the caller's rule accepts that very URL
 //! ([`Get::local`]), and never by a redirect from the internet. Redirects are followed here, not by `reqwest`: every
@@ -16,6 +19,7 @@ use url::{Host, Url};
 
 pub use address::{LookupError, Reach, Scope, lookup, scope};
 
+use crate::sys;
 use crate::tracker::http::may_redirect;
 use crate::tracker::{Family, printable};
 
@@ -227,9 +231,8 @@ fn configured(config: &HttpConfig, family: Option<Family>, reach: Reach) -> reqw
     if local.is_some() && config.proxy.is_none() {
         builder = builder.local_address(local);
     }
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios"))]
     if let Some(device) = &config.device {
-        builder = builder.interface(device);
+        builder = sys::bind_client(builder, device);
     }
     Ok(builder)
 }

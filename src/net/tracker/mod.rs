@@ -1,5 +1,9 @@
 //! Carries out announces and scrapes over HTTP, HTTPS and UDP.
 //!
+//! For: sockets, names and time limits for what [`tracker`](crate::tracker) wants said.
+//! Must not know: when to announce, what comes of the answer.
+//! Main type: [`TrackerClient`]. BEPs: 3, 7, 15, 23, 48.
+//!
 //! What a torrent's tracker may be: over HTTP, a host on the internet with any path, or one on this machine or in its
 //! network whose path ends in `/announce` (so that a torrent cannot make us send a request to another service there);
 //! no redirect leads from the internet inwards. A UDP tracker may be anywhere but at link-local, multicast and reserved

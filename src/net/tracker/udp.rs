@@ -125,9 +125,8 @@ fn open(config: &TrackerClientConfig, family: Family) -> std::io::Result<UdpSock
         Family::V6 => (Domain::IPV6, IpAddr::V6(config.http.local_v6.unwrap_or(Ipv6Addr::UNSPECIFIED))),
     };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(device) = &config.http.device {
-        socket.bind_device(Some(device.as_bytes()))?;
+        crate::sys::bind_socket(&socket, device)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::new(local, 0).into())?;

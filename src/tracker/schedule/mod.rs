@@ -1,5 +1,9 @@
 //! When to announce, to which tracker, with which event (BEP 3, 12, 27, 31).
 //!
+//! For: tiers, intervals, back-off, and which tracker is the one in use.
+//! Must not know: sockets, the forms of an announce, the clock; `now` and `seed` are passed in.
+//! Main types: [`Schedule`], [`Job`], [`TrackerStatus`].
+//!
 //! For each address family and each tier the first tracker that works is announced to (BEP 12); all tiers at once, as
 //! the common clients do, so that a dead tracker delays none of the others. Inside a tier the next one is tried when
 //! one fails, and also when one takes longer than [`PATIENCE`]. A private torrent uses one tracker at a time (BEP 27).
