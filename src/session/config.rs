@@ -29,6 +29,23 @@ pub struct Config {
     pub disk_threads: Option<usize>,
 }
 
+impl Config {
+    /// Any free port, no rate limits, 500 connections, 100 per torrent, 64 MiB of blocks in memory; resume data in `state_dir`.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: Vec::new(),
+            limit_down: None,
+            limit_up: None,
+            max_connections: 500,
+            max_peers: 100,
+            trackers: true,
+            state_dir: state_dir.into(),
+            block_memory: 64 << 20,
+            disk_threads: None,
+        }
+    }
+}
+
 /// A torrent to add, and how to treat it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -56,4 +73,23 @@ pub struct AddTorrent {
     pub seed: Option<SeedGoal>,
     /// BEP 16: show each peer one piece at a time, so that a lone seeder sends each piece about once.
     pub super_seed: bool,
+}
+
+impl AddTorrent {
+    /// All of a torrent, rarest first, peers from its trackers; it stops when it is complete.
+    pub fn new(metainfo: Arc<Metainfo>, place: Place) -> Self {
+        Self {
+            metainfo,
+            place,
+            selected: None,
+            sequential: false,
+            peers: Vec::new(),
+            extra_trackers: Vec::new(),
+            backend: crate::storage::Backend::default(),
+            preallocate: crate::storage::Preallocate::default(),
+            overwrite: false,
+            seed: None,
+            super_seed: false,
+        }
+    }
 }
