@@ -159,12 +159,21 @@ async fn w3_w4_lengths_that_cannot_be() {
         frames.push((MIB as u32 + 1, Some(id)));
         frames.push((0xffff_ffff, Some(id)));
     }
-    for (id, len) in [(0, 1), (1, 1), (2, 1), (3, 1), (4, 5), (6, 13), (8, 13), (9, 3), (13, 5), (14, 1), (15, 1), (16, 13), (17, 5)]
+    for (id, len) in
+        [(0, 1), (1, 1), (2, 1), (3, 1), (4, 5), (6, 13), (8, 13), (9, 3), (13, 5), (14, 1), (15, 1), (16, 13), (17, 5)]
     {
         frames.push((len + 1, Some(id)));
         frames.extend((len > 1).then_some((len - 1, Some(id))));
     }
-    frames.extend([(8, Some(7)), (16 * 1024 + 10, Some(7)), (1, Some(20)), (65_538 + 65_536, Some(20)), (1, Some(21)), (49, Some(22)), (60, Some(22))]);
+    frames.extend([
+        (8, Some(7)),
+        (16 * 1024 + 10, Some(7)),
+        (1, Some(20)),
+        (65_538 + 65_536, Some(20)),
+        (1, Some(21)),
+        (48, Some(22)),
+        (60, Some(22)),
+    ]);
     let mut closing = JoinSet::new();
     for (len, id) in frames {
         let mut fake = Fake::dial(node.address(), &payload).await;
@@ -258,8 +267,9 @@ async fn w7_requests_for_too_much() {
     for n in 0..10_000u32 {
         Message::Request { index: n % 64, begin: 0, len: 16 << 10 }.encode_into(&mut flood);
     }
+    let (mut events, address) = (torrent.events(), fake.address());
     fake.raw(&flood).await;
-    until("it is closed", || torrent.status().peers == 0).await;
+    assert_eq!(why_closed(&mut events, address).await, "asked for too much at once");
     drop(fake);
 
     let empty = lab.node("empty").await;
@@ -366,7 +376,9 @@ async fn w10_blocks_nobody_asked_for() {
     assert_eq!((status.have_pieces, status.downloaded), (8, MIB as u64 / 2));
     assert_eq!(status.wasted, 3 * 32 * 16_384 + 16 * 16_384);
     // What fits into no block of ours ends the connection, and changes nothing.
-    for (begin, block) in [(1, &wrong[..]), (0, &wrong[..100]), (0, &[][..]), (1 << 31, &wrong[..]), (65_536, &wrong[..])] {
+    for (begin, block) in
+        [(1, &wrong[..]), (0, &wrong[..100]), (0, &[][..]), (1 << 31, &wrong[..]), (65_536, &wrong[..])]
+    {
         let mut fake = Fake::dial(leecher.address(), &payload).await;
         fake.give(2, begin, block).await;
         within(SOON, "closed", async { while fake.hear().await.is_some() {} }).await;
@@ -569,7 +581,9 @@ async fn w16_every_byte_by_itself() {
     let mut asked = Vec::new();
     while asked.len() < 5 {
         match fake.hear().await.expect("requests") {
-            Said::Request(index, begin, len) if !asked.contains(&(index, begin, len)) => asked.push((index, begin, len)),
+            Said::Request(index, begin, len) if !asked.contains(&(index, begin, len)) => {
+                asked.push((index, begin, len))
+            }
             Said::Request(..) => panic!("asked twice"),
             _ => {}
         }
@@ -705,4 +719,3 @@ async fn w18_abuse_of_the_fast_extension() {
     small.assert_in(&leecher.folder);
     assert_well(&lab, &node, &torrent, &payload).await;
 }
-

@@ -68,7 +68,6 @@ impl Payload {
         builder.format = format;
         builder.piece_length = Some(u32::try_from(piece_length).unwrap());
         builder.announce = announce.iter().map(|tier| tier.to_vec()).collect();
-        builder.private = true;
         let plan = builder.plan().unwrap();
         let (mut v1, mut v2) = (Vec::new(), Vec::new());
         for piece in plan.pieces() {
