@@ -123,6 +123,11 @@ struct Dictionary {
 }
 
 impl ResumeData {
+    /// Whether file number `file` was wanted.
+    pub fn wants(&self, file: u32) -> bool {
+        self.wanted.as_ref().and_then(|wanted| wanted.get(file as usize)).copied().unwrap_or(true)
+    }
+
     /// Nothing yet of a torrent of `piece_count` pieces, added at `now` (seconds since 1970).
     pub fn new(info_hash: InfoHash, piece_count: u32, now: u64) -> Self {
         Self {

@@ -95,7 +95,12 @@ impl Swarm {
                 if refused == Refused::Ourselves {
                     self.candidates.add_own(new.address);
                 }
-                self.candidates.failed(new.address, now);
+                if refused == Refused::Duplicate {
+                    self.note_listening(new);
+                }
+                if !self.is_in_use(new.address) {
+                    self.candidates.failed(new.address, now);
+                }
             }
             return Err(refused);
         }
@@ -127,6 +132,18 @@ impl Swarm {
         }
         self.close(other, CloseReason::Duplicate);
         Ok(())
+    }
+
+    /// A peer that had connected to us before is found at an address that we dialled: that is where it listens.
+    fn note_listening(&mut self, new: NewPeer) {
+        if let Some((_, peer)) = self.peers.iter_mut().find(|(_, p)| p.id == new.id && !p.outgoing) {
+            peer.listens_at.get_or_insert(new.address);
+        }
+    }
+
+    /// Whether there is a connection with whoever listens at `address`, so that it is not to be dialled.
+    fn is_in_use(&self, address: SocketAddr) -> bool {
+        self.peers.iter().any(|(_, p)| p.address == address || p.listens_at == Some(address))
     }
 
     /// Our first words: what we have, and what extensions we speak.
@@ -176,9 +193,11 @@ impl Swarm {
         }
 
         let useful = peer.down.total() > 0 || peer.up.total() > 0;
-        self.candidates.closed(peer.address, now, useful);
-        if let Some(address) = peer.listens_at {
-            self.candidates.closed(address, now, useful);
+        // Of two connections with one peer the other one may stay.
+        for address in std::iter::once(peer.address).chain(peer.listens_at) {
+            if !self.is_in_use(address) {
+                self.candidates.closed(address, now, useful);
+            }
         }
         if !peer.am_choking {
             self.fill_slots(now);

@@ -87,6 +87,8 @@ pub(super) struct Peer {
     pub(super) idle_since: Instant,
     /// Requests it should not have made.
     pub(super) invalid_requests: u32,
+    /// Requests in a row that came while the queue was full.
+    pub(super) beyond_queue: u32,
     /// Changes of its mind in the present second, about interest or what it has, which cost us work.
     pub(super) flips: Flips,
 }
@@ -163,6 +165,7 @@ impl Peer {
             last_request: now,
             idle_since: now,
             invalid_requests: 0,
+            beyond_queue: 0,
             flips: Flips::new(now),
         }
     }

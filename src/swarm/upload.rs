@@ -30,15 +30,24 @@ impl Swarm {
         let hidden = self.super_seed.as_ref().is_some_and(|s| !s.is_revealed(key, block.piece()));
         let have = self.picker.have().has(block.piece()) && !hidden;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if peer.outbox.piece_count() >= 2 * MAX_REQUEST_QUEUE as usize {
-            return Err(Misbehaved::TooManyRequests);
+        if peer.outbox.piece_count() >= MAX_REQUEST_QUEUE as usize {
+            // Beyond what we said we take. As much again is no oversight any more.
+            peer.beyond_queue += 1;
+            if peer.beyond_queue > MAX_REQUEST_QUEUE {
+                return Err(Misbehaved::TooManyRequests);
+            }
+            if peer.fast {
+                peer.outbox.push(&Message::Reject { index, begin, len });
+            }
+            return Ok(());
         }
+        peer.beyond_queue = 0;
         let allowed = !peer.am_choking || {
             let out_of_turn = peer.allowed_out.contains(&block.piece()) && peer.allowed_out_blocks > 0;
             peer.allowed_out_blocks -= u32::from(out_of_turn);
             out_of_turn
         };
-        if have && allowed && peer.outbox.piece_count() < MAX_REQUEST_QUEUE as usize {
+        if have && allowed {
             peer.last_request = now;
             peer.outbox.push_piece(block);
             return Ok(());

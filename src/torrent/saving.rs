@@ -67,7 +67,10 @@ pub(super) fn load(path: &Path, info: &Info, storage: &Storage) -> (Saved, Optio
     let mut doubtful = Bitfield::new(have.len());
     let geometry = info.geometry();
     for (file, (then, now)) in (0u32..).zip(data.files.iter().zip(&now)) {
-        if unchanged(then, now) {
+        let pad = file < storage.file_count() && storage.file_path(file).is_none();
+        // The bytes that a file shares with its neighbours' pieces lie elsewhere while it is not wanted.
+        let moved = !pad && file < storage.file_count() && data.wants(file) != storage.is_wanted(file);
+        if unchanged(then, now) && !moved {
             continue;
         }
         if file >= storage.file_count() {
@@ -104,6 +107,7 @@ pub(super) fn save(
         uploaded: saved.uploaded,
         downloaded: saved.downloaded,
         completed: saved.completed,
+        wanted: Some((0..storage.file_count()).map(|file| storage.is_wanted(file)).collect()),
         peers: saved.peers.clone(),
         ..ResumeData::new(info.info_hash(), info.geometry().piece_count(), saved.added)
     };

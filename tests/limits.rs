@@ -1,0 +1,449 @@
+//! Every limit in time or number that a swarm keeps towards strangers, each driven with a clock that the test turns:
+//! what is just below is let pass, what is just above is not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use gannet::base::{Bitfield, Geometry, PeerId, PeerKey};
+use gannet::swarm::candidates::{Added, Candidates, CandidatesConfig};
+use gannet::swarm::{Action, CloseReason, Misbehaved, NewPeer, Receive, Refused, Source, Swarm, SwarmConfig};
+use gannet::wire::{Decoder, Item, Message, PieceHeader, Reserved};
+
+const PIECES: u32 = 256;
+
+/// A swarm, and a clock.
+struct Rig {
+    swarm: Swarm,
+    now: Instant,
+    next_peer: u8,
+}
+
+impl Rig {
+    fn new(seeds: bool, max_peers: usize) -> Self {
+        let geometry = Geometry::new(u64::from(PIECES) * 65_536, 65_536).unwrap();
+        let have = if seeds { Bitfield::full(PIECES) } else { Bitfield::new(PIECES) };
+        let config = SwarmConfig {
+            info_hash: [7; 20],
+            peer_id: PeerId([1; 20]),
+            listen_port: Some(6881),
+            max_peers,
+            block_memory: 64 << 20,
+            limit_up: None,
+            sequential: false,
+            super_seed: false,
+            many_per_address: false,
+        };
+        let now = Instant::now();
+        Self { swarm: Swarm::new(now, geometry, &have, &[], config, 42), now, next_peer: 2 }
+    }
+
+    fn seeder() -> Self {
+        Self::new(true, 100)
+    }
+
+    fn leecher() -> Self {
+        Self::new(false, 100)
+    }
+
+    fn try_peer(&mut self) -> Result<PeerKey, Refused> {
+        let n = self.next_peer;
+        self.next_peer += 1;
+        let address = SocketAddr::from((Ipv4Addr::new(93, 184, n, 1), 6881));
+        let reserved = Reserved::NONE.with_fast();
+        self.swarm.handle_connected(self.now, NewPeer { address, outgoing: false, id: PeerId([n; 20]), reserved })
+    }
+
+    fn peer(&mut self) -> PeerKey {
+        self.try_peer().unwrap()
+    }
+
+    /// A peer that has everything and serves us.
+    fn source(&mut self) -> PeerKey {
+        let key = self.peer();
+        self.says(key, &Message::HaveAll).unwrap();
+        self.says(key, &Message::Unchoke).unwrap();
+        key
+    }
+
+    fn says(&mut self, key: PeerKey, message: &Message<'_>) -> Result<(), Misbehaved> {
+        self.swarm.handle_message(self.now, key, message)
+    }
+
+    /// Time passes, in steps of the swarm's own, until `time` has passed or somebody is to be closed.
+    fn wait(&mut self, time: Duration) -> Vec<(PeerKey, CloseReason)> {
+        let until = self.now + time;
+        loop {
+            self.now = self.swarm.poll_timeout().min(until);
+            self.swarm.handle_timeout(self.now);
+            let closed = self.closed();
+            if !closed.is_empty() || self.now >= until {
+                return closed;
+            }
+        }
+    }
+
+    fn closed(&mut self) -> Vec<(PeerKey, CloseReason)> {
+        let mut closed = Vec::new();
+        while let Some(action) = self.swarm.poll_action() {
+            if let Action::Close(key, reason) = action {
+                closed.push((key, reason));
+            }
+        }
+        closed
+    }
+
+    fn dials(&mut self) -> usize {
+        std::iter::from_fn(|| self.swarm.poll_action()).filter(|action| matches!(action, Action::Dial(_))).count()
+    }
+
+    /// What we say to a peer. Blocks that it asked for are not taken out.
+    fn heard(&mut self, key: PeerKey) -> Vec<String> {
+        let mut bytes = Vec::new();
+        self.swarm.outbox(key).unwrap().take_control(&mut bytes);
+        let mut decoder = Decoder::new(Some(PIECES));
+        let mut all = Vec::new();
+        while !bytes.is_empty() {
+            let [_, mut tail] = decoder.buffers();
+            let n = tail.len().min(bytes.len());
+            tail[..n].copy_from_slice(&bytes[..n]);
+            decoder.advance(n);
+            bytes.drain(..n);
+            while let Some(item) = decoder.next().unwrap() {
+                let Item::Message(message) = item else { panic!("{item:?}") };
+                all.push(format!("{message:?}"));
+            }
+        }
+        all
+    }
+
+    fn asked(&mut self, key: PeerKey) -> Vec<(u32, u32)> {
+        let heard = self.heard(key);
+        let numbers = |text: &str| -> Vec<u32> {
+            text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
+        };
+        heard.iter().filter(|m| m.starts_with("Request")).map(|m| (numbers(m)[0], numbers(m)[1])).collect()
+    }
+
+    /// The peer delivers a block.
+    fn deliver(&mut self, key: PeerKey, (index, begin): (u32, u32)) {
+        let header = PieceHeader { index, begin, len: 16 << 10 };
+        match self.swarm.receive_into(self.now, key, header).unwrap() {
+            Receive::Into(block, buf) => self.swarm.handle_block(self.now, key, block, buf),
+            Receive::Discard => panic!("not asked for"),
+        }
+        self.swarm.handle_turn(self.now, key);
+    }
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const REQUEST: Message<'static> = Message::Request { index: 0, begin: 0, len: 16 << 10 };
+
+/// A piece that peer may not have while it is choked.
+fn out_of_reach(heard: &[String]) -> u32 {
+    (0..PIECES).find(|n| !heard.contains(&format!("AllowedFast({n})"))).unwrap()
+}
+
+#[test]
+fn silence_120_s() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    assert_eq!(rig.wait(secs(119)), []);
+    rig.says(key, &Message::KeepAlive).unwrap();
+    assert_eq!(rig.wait(secs(119)), []);
+    assert_eq!(rig.wait(secs(2)), [(key, CloseReason::Silent)]);
+}
+
+#[test]
+fn keep_alive_after_100_s() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    rig.heard(key);
+    rig.wait(secs(99));
+    assert_eq!(rig.heard(key), [""; 0]);
+    rig.wait(secs(2));
+    assert_eq!(rig.heard(key), ["KeepAlive"]);
+}
+
+/// W12: after 20 s of nothing, others are asked for what the peer was; after 60 s it goes.
+#[test]
+fn snubbed_after_20_s_and_gone_after_60() {
+    let mut rig = Rig::leecher();
+    let mute = rig.source();
+    let owed = rig.asked(mute);
+    assert!(!owed.is_empty());
+    assert_eq!(rig.wait(secs(15)), []);
+    let honest = rig.source();
+    let mut got = Vec::new();
+    let mut queue = rig.asked(honest);
+    let start = rig.now;
+    while !owed.iter().all(|block| got.contains(block)) {
+        for block in queue.drain(..queue.len().min(4)) {
+            rig.deliver(honest, block);
+            got.push(block);
+        }
+        assert_eq!(rig.wait(Duration::from_millis(250)), []);
+        queue.extend(rig.asked(honest));
+        let waited = secs(15) + (rig.now - start);
+        assert!(waited >= secs(20) || !owed.iter().any(|block| queue.contains(block)), "others after {waited:?}");
+        assert!(waited < secs(35), "not asked of another: {owed:?}, but {} others", got.len());
+        // Time is left for those that were asked of it before.
+        rig.says(mute, &Message::KeepAlive).unwrap();
+    }
+    let mut rig = Rig::leecher();
+    let mute = rig.source();
+    assert_eq!(rig.wait(secs(59)), []);
+    assert_eq!(rig.wait(secs(2)), [(mute, CloseReason::Stalled)]);
+}
+
+#[test]
+fn out_of_use_after_600_s_but_only_when_full() {
+    for (max_peers, closed) in [(2, true), (3, false)] {
+        let mut rig = Rig::new(true, max_peers);
+        let keys = [rig.peer(), rig.peer()];
+        let mut found = Vec::new();
+        for _ in 0..7 {
+            for key in keys {
+                rig.says(key, &Message::KeepAlive).unwrap();
+            }
+            found = rig.wait(secs(99));
+            if !found.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(!found.is_empty(), closed);
+        assert!(found.iter().all(|(_, reason)| *reason == CloseReason::Useless));
+    }
+}
+
+#[test]
+fn connections_and_half_open_ones() {
+    let mut rig = Rig::new(true, 3);
+    for _ in 0..3 {
+        rig.peer();
+    }
+    assert_eq!(rig.try_peer(), Err(Refused::Full));
+    let far = |n: u32| SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 + n)), 6881);
+    let many: Vec<SocketAddr> = (0..500).map(far).collect();
+    let now = rig.now;
+    rig.swarm.handle_candidates(now, Source::Tracker, &many);
+    assert_eq!(rig.dials(), 0, "full");
+    let mut rig = Rig::leecher();
+    let now = rig.now;
+    rig.swarm.handle_candidates(now, Source::Tracker, &many);
+    assert_eq!(rig.dials(), 64, "half-open");
+    rig.swarm.handle_dial_failed(now, far(0));
+    assert!(rig.dials() <= 1);
+    let mut rig = Rig::new(false, 10);
+    let now = rig.now;
+    rig.swarm.handle_candidates(now, Source::Tracker, &many);
+    assert_eq!(rig.dials(), 10, "no more than there may be connections");
+}
+
+#[test]
+fn requests_in_vain_300() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    let index = out_of_reach(&rig.heard(key));
+    let request = Message::Request { index, begin: 0, len: 16 << 10 };
+    // In the first two seconds a `choke` may have crossed them.
+    for _ in 0..1_000 {
+        rig.says(key, &request).unwrap();
+    }
+    rig.now += Duration::from_millis(2_100);
+    for _ in 0..300 {
+        rig.says(key, &request).unwrap();
+    }
+    assert_eq!(rig.says(key, &request), Err(Misbehaved::InvalidRequests));
+    // For what we lack there is no excuse.
+    let mut rig = Rig::leecher();
+    let key = rig.peer();
+    for _ in 0..300 {
+        rig.says(key, &request).unwrap();
+    }
+    assert_eq!(rig.says(key, &request), Err(Misbehaved::InvalidRequests));
+}
+
+#[test]
+fn request_queue_2000_and_as_many_again() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    rig.says(key, &Message::Interested).unwrap();
+    rig.wait(secs(1));
+    assert!(rig.heard(key).contains(&"Unchoke".to_owned()));
+    for _ in 0..2_000 {
+        rig.says(key, &REQUEST).unwrap();
+    }
+    assert_eq!(rig.heard(key), [""; 0]);
+    for _ in 0..2_000 {
+        rig.says(key, &REQUEST).unwrap();
+    }
+    assert_eq!(rig.swarm.outbox(key).unwrap().piece_count(), 2_000);
+    assert_eq!(rig.heard(key).len(), 2_000, "rejected");
+    // Room for one: all is forgiven.
+    rig.swarm.outbox(key).unwrap().next_piece();
+    for _ in 0..2_001 {
+        rig.says(key, &REQUEST).unwrap();
+    }
+    assert_eq!(rig.says(key, &REQUEST), Err(Misbehaved::TooManyRequests));
+}
+
+#[test]
+fn allowed_fast_five_pieces_three_times() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    let heard = rig.heard(key);
+    let allowed: Vec<u32> =
+        heard.iter().filter_map(|m| m.strip_prefix("AllowedFast(")?.strip_suffix(')')?.parse().ok()).collect();
+    assert_eq!(allowed.len(), 5);
+    rig.now += secs(3);
+    for n in 0..61 {
+        rig.says(key, &Message::Request { index: allowed[n % 5], begin: 0, len: 16 << 10 }).unwrap();
+    }
+    assert_eq!(rig.swarm.outbox(key).unwrap().piece_count(), 3 * 5 * 4);
+    assert_eq!(rig.heard(key).len(), 1, "the last one is rejected");
+}
+
+#[test]
+fn changes_of_mind_100_per_second() {
+    for pair in [
+        [Message::Interested, Message::NotInterested],
+        [Message::Choke, Message::Unchoke],
+        [Message::HaveAll, Message::HaveNone],
+    ] {
+        let mut rig = Rig::leecher();
+        let key = rig.peer();
+        for _ in 0..3 {
+            for message in pair.iter().cycle().take(100) {
+                rig.says(key, message).unwrap();
+            }
+            rig.now += secs(1);
+        }
+        for message in pair.iter().cycle().take(100) {
+            rig.says(key, message).unwrap();
+        }
+        assert_eq!(rig.says(key, &pair[0]), Err(Misbehaved::Flood), "{pair:?}");
+    }
+}
+
+#[test]
+fn control_bytes_1_mib() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    rig.heard(key);
+    // Within the grace of two seconds each one is answered, and nobody takes the answers.
+    let request = Message::Request { index: 0, begin: 0, len: 1 };
+    for _ in 0..(1 << 20) / 17 + 2 {
+        rig.says(key, &request).unwrap();
+    }
+    assert_eq!(rig.wait(secs(1)), [(key, CloseReason::NotReading)]);
+}
+
+#[test]
+fn outgoing_requests_500() {
+    let mut rig = Rig::leecher();
+    let key = rig.source();
+    let mut under_way: std::collections::VecDeque<(u32, u32)> = rig.asked(key).into();
+    let mut most = 0;
+    // As fast as can be: the window grows until it may not.
+    for _ in 0..1_000 {
+        let Some(block) = under_way.pop_front() else { break };
+        rig.now += Duration::from_micros(50);
+        rig.deliver(key, block);
+        under_way.extend(rig.asked(key));
+        most = most.max(under_way.len());
+    }
+    assert!((2..=500).contains(&most), "{most}");
+}
+
+#[test]
+fn peer_list() {
+    let now = Instant::now();
+    let far = |n: u32| SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 + n)), 6881);
+    // 3,000 in all; one source alone fills it, but leaves room for others.
+    let mut list = Candidates::new(CandidatesConfig::default(), 1);
+    for n in 0..20_000 {
+        list.add(now, far(n), Source::Pex, None);
+    }
+    assert!(list.len() <= 3_000);
+    for n in 100_000..100_750 {
+        assert_eq!(list.add(now, far(n), Source::Tracker, None), Added::New, "a quarter is everybody's right");
+    }
+    assert!(list.len() <= 3_000);
+    // Three failures, a minute apart and then two, and it is given up; one dial per minute to an address.
+    let mut list = Candidates::new(CandidatesConfig::default(), 1);
+    list.add(now, far(1), Source::Tracker, None);
+    let mut at = now;
+    for wait in [60, 120] {
+        assert_eq!(list.next(at).unwrap().addr, far(1));
+        list.failed(far(1), at);
+        assert_eq!(list.next(at + secs(wait) - Duration::from_millis(1)), None);
+        at += secs(wait);
+    }
+    assert_eq!(list.next(at).unwrap().fails, 2);
+    list.failed(far(1), at);
+    assert!(list.is_empty());
+    assert_eq!(list.add(at + secs(1_000), far(1), Source::Tracker, None), Added::Known, "remembered for a while");
+    // One dial per minute, four ports: of one address in all.
+    let mut list = Candidates::new(CandidatesConfig::default(), 1);
+    let added = (1..=50).filter(|n| {
+        let addr = SocketAddr::new(far(9).ip(), 7_000 + n);
+        list.add(now, addr, Source::Pex, None) == Added::New
+    });
+    assert_eq!(added.count(), 4);
+    assert!(list.next(now).is_some());
+    assert_eq!(list.next(now + secs(59)), None);
+}
+
+/// Both dialled at once, and one of the two connections was refused: the address is not dialled again and again.
+#[test]
+fn a_peer_that_is_connected_is_not_dialled_again() {
+    for case in 0..8u8 {
+        let (their_id, first_incoming, told_early) = (PeerId([9 * (case & 1); 20]), case & 2 > 0, case & 4 > 0);
+        let mut rig = Rig::leecher();
+        let now = rig.now;
+        let listens = SocketAddr::from(([93, 184, 9, 9], 6881));
+        let from = SocketAddr::from(([93, 184, 9, 9], 40_000));
+        let reserved = Reserved::NONE.with_extended();
+        rig.swarm.handle_candidates(now, Source::Manual, &[listens]);
+        assert_eq!(rig.dials(), 1);
+        let incoming = NewPeer { address: from, outgoing: false, id: their_id, reserved };
+        let outgoing = NewPeer { address: listens, outgoing: true, id: their_id, reserved };
+        let order = if first_incoming { [incoming, outgoing] } else { [outgoing, incoming] };
+        let says = gannet::wire::ExtendedHandshake { p: Some(6881), ..Default::default() }.encode();
+        let mut kept = Vec::new();
+        for new in order {
+            if let Ok(key) = rig.swarm.handle_connected(now, new) {
+                kept.push(key);
+                if told_early {
+                    rig.says(key, &Message::Extended { id: 0, payload: &says }).unwrap();
+                }
+            }
+            for (key, reason) in rig.closed() {
+                assert_eq!(reason, CloseReason::Duplicate);
+                kept.retain(|kept| *kept != key);
+                rig.swarm.handle_closed(now, key);
+            }
+        }
+        let &[key] = &kept[..] else { panic!("{kept:?}") };
+        if !told_early {
+            rig.says(key, &Message::Extended { id: 0, payload: &says }).unwrap();
+        }
+        let mut dials = 0;
+        for _ in 0..600 {
+            rig.now += secs(1);
+            let now = rig.now;
+            rig.says(key, &Message::KeepAlive).unwrap();
+            rig.swarm.handle_timeout(now);
+            if rig.dials() > 0 {
+                dials += 1;
+                assert_eq!(rig.swarm.handle_connected(now, outgoing), Err(Refused::Duplicate));
+            }
+        }
+        assert!(dials <= 1, "dialled {dials} times, case {case}");
+    }
+}
