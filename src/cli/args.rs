@@ -77,7 +77,7 @@ pub(super) struct OutputOptions {
 /// When colours are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ColorChoice {
-    /// On a terminal, unless `NO_COLOR` is set
+    /// On a terminal, unless NO_COLOR is set
     Auto,
     /// Always
     Always,
@@ -95,6 +95,11 @@ pub(super) enum Command {
     Magnet(MagnetArgs),
     Scrape(ScrapeArgs),
     Demo(DemoArgs),
+    /// Show the settings in effect, and where each comes from
+    ///
+    /// Settings are the long options of get and seed, without dashes: 'limit-up = "500k"' in the configuration file,
+    /// GANNET_LIMIT_UP=500k in the environment. Options win over variables, variables over the file, which is
+    /// ~/.config/gannet/config.toml unless --config or GANNET_CONFIG name another.
     Config,
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
@@ -50,7 +50,10 @@ fn render(page: &mut Vec<u8>) -> io::Result<()> {
     man.render_name_section(page)?;
     man.render_synopsis_section(page)?;
     man.render_description_section(page)?;
-    man.render_options_section(page)?;
+    let mut roff = Roff::new();
+    roff.control("SH", ["OPTIONS"]);
+    command.get_arguments().for_each(|arg| option(&mut roff, arg));
+    roff.to_writer(page)?;
     for sub in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
         render_command(sub, page)?;
     }
@@ -87,42 +90,47 @@ fn render_command(sub: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     }
     // What every command has stands in the page's own section of options.
     for arg in sub.get_arguments().filter(|a| !a.is_global_set() && a.get_id() != "help") {
-        roff.control("TP", []);
-        let value = arg.get_value_names().map(|names| names.join(" ")).unwrap_or_default();
-        let names: Vec<String> = [arg.get_short().map(|s| format!("-{s}")), arg.get_long().map(|l| format!("--{l}"))]
-            .into_iter()
-            .flatten()
-            .collect();
-        let takes = arg.get_action().takes_values();
-        let name = match (names.is_empty(), takes) {
-            (true, _) => value,
-            (false, true) => format!("{} {value}", names.join(", ")),
-            (false, false) => names.join(", "),
-        };
-        roff.text([bold(name)]);
-        let mut help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
-        let choices: Vec<String> = arg
-            .get_possible_values()
-            .iter()
-            .filter(|v| takes && !v.is_hide_set())
-            .map(|v| match v.get_help() {
-                Some(text) => format!("{} ({text})", v.get_name()),
-                None => v.get_name().to_owned(),
-            })
-            .collect();
-        if !choices.is_empty() {
-            help.push_str(&format!(": {}", choices.join(", ")));
-        }
-        let defaults: Vec<String> = arg.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
-        if takes && !defaults.is_empty() {
-            help.push_str(&format!(" [default: {}]", defaults.join(" ")));
-        }
-        roff.text([roman(help)]);
+        option(&mut roff, arg);
     }
     if let Some(after) = sub.get_after_help() {
         examples(&mut roff, &after.to_string());
     }
     roff.to_writer(page)
+}
+
+/// An option or argument: its names, what it does, what it takes.
+fn option(roff: &mut Roff, arg: &Arg) {
+    roff.control("TP", []);
+    let value = arg.get_value_names().map(|names| names.join(" ")).unwrap_or_default();
+    let names: Vec<String> = [arg.get_short().map(|s| format!("-{s}")), arg.get_long().map(|l| format!("--{l}"))]
+        .into_iter()
+        .flatten()
+        .collect();
+    let takes = arg.get_action().takes_values();
+    let name = match (names.is_empty(), takes) {
+        (true, _) => value,
+        (false, true) => format!("{} {value}", names.join(", ")),
+        (false, false) => names.join(", "),
+    };
+    roff.text([bold(name)]);
+    let mut help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    let choices: Vec<String> = arg
+        .get_possible_values()
+        .iter()
+        .filter(|v| takes && !v.is_hide_set())
+        .map(|v| match v.get_help() {
+            Some(text) => format!("{} ({text})", v.get_name()),
+            None => v.get_name().to_owned(),
+        })
+        .collect();
+    if !choices.is_empty() {
+        help.push_str(&format!(": {}", choices.join(", ")));
+    }
+    let defaults: Vec<String> = arg.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
+    if takes && !defaults.is_empty() {
+        help.push_str(&format!(" [default: {}]", defaults.join(" ")));
+    }
+    roff.text([roman(help)]);
 }
 
 fn examples(roff: &mut Roff, text: &str) {

@@ -304,7 +304,7 @@ pub(super) fn clap_words(error: &clap::Error) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let text = text.split("\n\nUsage:").next().unwrap_or(text);
     let text = text.split("\n\nFor more information").next().unwrap_or(text);
-    super::exit::one_line(text)
+    super::exit::one_line(&text.replace("\n\n  tip: ", "; "))
 }
 
 #[cfg(test)]
