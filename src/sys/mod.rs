@@ -1,6 +1,7 @@
 //! L3, at its foot: what only some systems can do, each with a portable fallback. Nothing else names a platform.
 //!
-//! For: opening files that stay below a folder, taking and counting space, vectored positioned I/O, process limits.
+//! For: opening files that stay below a folder, taking and counting space, vectored positioned I/O, process limits, the
+//! width of the terminal.
 //! Must not know: torrents, pieces, peers.
 
 mod dir;
@@ -13,5 +14,5 @@ pub use file::{
     Cached, data_from, inode, is_cached, make_executable, private, read_at, same_file, send_file, stamp, will_need,
     write_at,
 };
-pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit};
+pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
 pub use space::{Allocation, FileSystem, allocate, available, file_system};
