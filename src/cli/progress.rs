@@ -181,7 +181,7 @@ fn short_rate(rate: u64) -> String {
 
 /// A time to come, without tenths: they would only flicker.
 fn short_time(time: Duration) -> String {
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let seconds = (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1);
     if seconds < 60 { format!("{seconds}s") } else { duration(Duration::from_secs(seconds)) }
 }
 
@@ -313,7 +313,7 @@ pub(super) mod tests {
             assert_eq!(short_rate(rate), want);
         }
         let time = |ms| short_time(Duration::from_millis(ms));
-        assert_eq!([time(0), time(2_100), time(59_500), time(60_001)], ["0s", "3s", "1m00s", "1m01s"]);
+        assert_eq!([time(0), time(2_100), time(59_500), time(60_001)], ["1s", "3s", "1m00s", "1m01s"]);
     }
 
     #[test]
