@@ -258,6 +258,9 @@ fn tell(args: &DemoArgs, took: Duration, global: &Global) -> Result<(), Failure>
         });
         return screen::output(json::line("demo", SystemTime::now(), None, &body));
     }
+    if global.output.quiet {
+        return Ok(());
+    }
     screen::output(format!(
         "{} from {} in {} ({}), every byte compared and right\n",
         bytes(args.size),
@@ -265,7 +268,7 @@ fn tell(args: &DemoArgs, took: Duration, global: &Global) -> Result<(), Failure>
         duration(took),
         rate(speed)
     ))?;
-    if !args.fast && !global.output.quiet {
+    if !args.fast {
         screen::message("the seeders were held back to be watched; --fast lets them run");
     }
     Ok(())

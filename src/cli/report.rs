@@ -1,7 +1,7 @@
 //! Tells people and programs how transfers go: bars, plain lines or NDJSON.
 
 use std::collections::HashSet;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
@@ -159,6 +159,14 @@ impl Reporter {
     /// What torrent `index` is called.
     pub(super) fn name(&self, index: usize) -> &str {
         self.entries.get(index).map_or("", |e| &e.subject.name)
+    }
+
+    /// The terminal has just echoed `^C`. The cursor stood in the last column, so that went to a line of its own, and
+    /// the bars would be looked for a line too low.
+    pub(super) fn interrupted(&self) {
+        if self.view == View::Bars && std::io::stdin().is_terminal() {
+            let _ = std::io::stderr().write_all(b"\r\x1b[2K\x1b[A");
+        }
     }
 
     /// A line about the whole, for people.

@@ -113,7 +113,12 @@ async fn watch(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while running.iter().any(|r| !r.over) {
         tokio::select! {
-            code = signals.next() => return Err(Failure::silent(code)),
+            code = signals.next() => {
+                if code == Code::Interrupted {
+                    reporter.interrupted();
+                }
+                return Err(Failure::silent(code));
+            }
             note = inbox.recv() => match note {
                 None => break,
                 Some((n, note)) => {
