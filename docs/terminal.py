@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-COLUMNS, ROWS = 112, 30
+COLUMNS, ROWS = 118, 30
 CELL_W, CELL_H, FONT = 8.4, 19, 14
 PAD, BAR = 16, 34
 BACK, FRAME, TEXT = '#15191e', '#262c34', '#d5dae1'
