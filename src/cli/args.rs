@@ -167,7 +167,7 @@ pub(super) struct CreateArgs {
     /// Write over an existing torrent file
     #[arg(long)]
     pub(super) force: bool,
-    /// Which protocol versions can use it; hybrid serves both
+    /// Which protocol versions can use it; hybrid serves both, but aria2 and older Transmission need v1
     #[arg(long, value_enum, default_value_t = Format::Hybrid)]
     pub(super) format: Format,
     /// Bytes per piece: a power of two from 16KiB to 256MiB, or 'auto'

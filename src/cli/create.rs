@@ -37,6 +37,11 @@ pub(super) fn run(args: CreateArgs, global: &Global) -> Result<(), Failure> {
     let torrent =
         plan.finish(&hashes.v1, &hashes.v2).map_err(|e| Failure::usage(format!("{}: {e}", shown(&args.path))))?;
     output.write(&torrent, args.force)?;
+    // With JSON the version stands in the object.
+    if args.format != Format::V1 && !global.output.quiet && !global.output.json {
+        let kind = if args.format == Format::V2 { "v2" } else { "hybrid" };
+        screen::message(format_args!("gannet: a {kind} torrent; use --format v1 for aria2 and older Transmission"));
+    }
     report(&torrent, &output, global)
 }
 
@@ -214,7 +219,10 @@ fn plan(args: &CreateArgs, name: String, files: &[Found], single: bool) -> Resul
 /// Checks that an address is one, without changing a letter of it.
 fn address(option: &str, text: &str, schemes: &[&str]) -> Result<String, Failure> {
     let refused = |why: &str| Failure::usage(format!("{option} {}: {why}", public_part(text)));
-    let url = Url::parse(text).map_err(|e| refused(&e.to_string()))?;
+    let url = Url::parse(text).map_err(|e| match e {
+        url::ParseError::RelativeUrlWithoutBase => refused("an address begins with http:// or the like"),
+        other => refused(&other.to_string()),
+    })?;
     if !schemes.contains(&url.scheme()) {
         return Err(refused(&format!("not one of {}", schemes.join(", "))));
     }

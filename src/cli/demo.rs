@@ -39,11 +39,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
             screen::message(line);
         }
     };
-    note(&format!(
-        "making {} of random data in {}; the download takes as much again, and both are removed at the end",
-        bytes(args.size),
-        shown(&folder.0)
-    ));
+    note(&format!("making {} of random data in {}, removed at the end", bytes(args.size), shown(&folder.0)));
     let data = folder.0.join("seeded").join(NAME);
     let files = make_data(&data, args.size)?;
 
@@ -52,6 +48,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
         let tracker = MiniTracker::start(MiniTrackerConfig::default())
             .await
             .map_err(|e| Failure::network(format!("a tracker on loopback: {}", super::exit::io_words(&e))))?;
+        reach_loopback(tracker.address()).await?;
         let metainfo = make_torrent(&data, &files, &tracker.announce_url(), &global.output)?;
         let seeders = signals.unless(start_seeders(args, &metainfo, &data, &folder.0)).await?;
         signals.unless(until_announced(&tracker, &metainfo, args.seeders)).await?;
@@ -187,6 +184,15 @@ async fn start_seeders(
     }
 }
 
+/// Told at once, rather than as seeders that nobody hears of.
+async fn reach_loopback(tracker: SocketAddr) -> Result<(), Failure> {
+    let reached = tokio::net::TcpStream::connect(tracker).await;
+    reached.map(drop).map_err(|e| {
+        let why = super::exit::io_words(&e);
+        Failure::network(format!("demo: {tracker}: {why}; is the loopback interface up?"))
+    })
+}
+
 /// A download that asks before the seeders are known would have to wait for its next turn.
 async fn until_announced(tracker: &MiniTracker, metainfo: &Metainfo, seeders: u8) -> Result<(), Failure> {
     let hashes: Vec<[u8; 20]> = metainfo.info.info_hash().wire_forms().collect();
@@ -252,14 +258,20 @@ fn tell(args: &DemoArgs, took: Duration, global: &Global) -> Result<(), Failure>
         });
         return screen::output(json::line("demo", SystemTime::now(), None, &body));
     }
-    let held = if args.fast { "" } else { "; the seeders were held back to be watched, --fast lets them run" };
+    if global.output.quiet {
+        return Ok(());
+    }
     screen::output(format!(
-        "{} from {} in {} ({}), every byte compared and right{held}\n",
+        "{} from {} in {} ({}), every byte compared and right\n",
         bytes(args.size),
         count(args.seeders, "seeder"),
         duration(took),
         rate(speed)
-    ))
+    ))?;
+    if !args.fast {
+        screen::message("the seeders were held back to be watched; --fast lets them run");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

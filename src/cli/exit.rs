@@ -87,7 +87,7 @@ impl Failure {
 impl fmt::Display for Failure {
     /// Always one line that only prints, whatever a message from below held.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", printable(&one_line(&self.message)))
+        write!(f, "{}", printable(&one_line(&without_os_numbers(&self.message))))
     }
 }
 
@@ -105,11 +105,28 @@ impl From<Error> for Failure {
 
 /// What the system said, without Rust's `(os error 28)`.
 pub(super) fn io_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.find(" (os error").map_or(text.as_str(), |at| &text[..at]).to_owned();
+    let text = without_os_numbers(&error.to_string());
     let mut letters = text.chars();
     // The system begins with a capital; a message goes on after a colon.
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Text without Rust's ` (os error 28)`, which says again what stands before it.
+pub(super) fn without_os_numbers(text: &str) -> String {
+    const MARK: &str = " (os error ";
+    let mut parts = text.split(MARK);
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        match rest.strip_prefix(')') {
+            Some(rest) => clean.push_str(rest),
+            None => {
+                clean.push_str(MARK);
+                clean.push_str(part);
+            }
+        }
+    }
+    clean
 }
 
 /// A path for people: nothing that would move the cursor or hide a part.
@@ -120,4 +137,21 @@ pub(super) fn shown(path: &Path) -> String {
 /// Text with line breaks as single spaces.
 pub(super) fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_system_are_left_out() {
+        for (text, want) in [
+            ("a: refused (os error 111); b", "a: refused; b"),
+            ("x (os error 1) (os error 22)", "x"),
+            ("named (os error x)", "named (os error x)"),
+        ] {
+            assert_eq!(without_os_numbers(text), want);
+        }
+        assert_eq!(io_words(&io::Error::from_raw_os_error(2)), "no such file or directory");
+    }
 }

@@ -62,8 +62,10 @@ pub(super) fn watched<T: Send>(
 }
 
 fn bar(label: &str, total: u64) -> ProgressBar {
-    let template = "{prefix} [{bar:30}] {percent:>3}% {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  \
-                    ETA {eta}";
+    let template = match crate::sys::terminal_columns() {
+        Some(0..70) => "{prefix} {percent:>3}%  {decimal_bytes_per_sec}",
+        _ => "{prefix} [{bar:20}] {percent:>3}%  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}",
+    };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = screen::bars().add(ProgressBar::new(total.max(1)));
     bar.set_style(style.progress_chars("#>-"));

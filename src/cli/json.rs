@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::exit::Failure;
+use super::exit::{Failure, without_os_numbers};
 use super::time::rfc3339;
 use crate::base::{InfoHash, printable};
 use crate::session::{Event, State, Status};
@@ -116,7 +116,7 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
             json!({
                 "tracker": report.tracker,
                 "peers": report.outcome.as_ref().ok(),
-                "error": report.outcome.as_ref().err().map(|e| printable(e)),
+                "error": report.outcome.as_ref().err().map(|e| without_os_numbers(&printable(e))),
                 "seeders": report.seeders,
                 "leechers": report.leechers,
                 "next_seconds": report.next.as_secs(),

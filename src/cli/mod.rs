@@ -41,7 +41,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, OutputOptions};
 use exit::{Code, Failure};
@@ -80,9 +80,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(args: Vec<OsString>) -> Result<(), Failure> {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => return say_clap(&error),
+        Err(error) => return say_clap(&error, &args),
     };
     let layers = settings::load(cli.shared.config.as_deref(), std::env::vars_os())?;
     let said = cli.shared.output;
@@ -123,7 +123,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
 }
 
 /// Help and version are results; anything else is one line.
-fn say_clap(error: &clap::Error) -> Result<(), Failure> {
+fn say_clap(error: &clap::Error, args: &[OsString]) -> Result<(), Failure> {
     use clap::error::ErrorKind;
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -134,8 +134,21 @@ fn say_clap(error: &clap::Error) -> Result<(), Failure> {
             let _ = error.print();
             Err(Failure::silent(Code::Usage))
         }
-        _ => Err(Failure::usage(format!("{}; see 'gannet --help'", settings::clap_words(error)))),
+        _ => {
+            let help = match command_in(args) {
+                Some(name) => format!("gannet {name} --help"),
+                None => "gannet --help".to_owned(),
+            };
+            Err(Failure::usage(format!("{}; see '{help}'", settings::clap_words(error))))
+        }
     }
+}
+
+/// The command that arguments are for, though they are wrong.
+fn command_in(args: &[OsString]) -> Option<String> {
+    let known = Cli::command();
+    let mut words = args.iter().skip(1).filter_map(|arg| arg.to_str());
+    words.find_map(|word| known.find_subcommand(word)).map(|found| found.get_name().to_owned())
 }
 
 /// One line instead of a backtrace.

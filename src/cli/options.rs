@@ -34,22 +34,22 @@ pub(super) struct NetworkOptions {
     /// Connections of one torrent [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) max_peers: Option<u32>,
-    /// Turn off the distributed hash table (BEP 5)
+    /// No distributed hash table (BEP 5); this version has none
     #[arg(long, hide_short_help = true)]
     pub(super) no_dht: bool,
-    /// Turn off the exchange of peers (BEP 11)
+    /// No exchange of peers (BEP 11); this version has none
     #[arg(long, hide_short_help = true)]
     pub(super) no_pex: bool,
-    /// Turn off the search for peers on the local network (BEP 14)
+    /// No search for peers on the local network (BEP 14); this version has none
     #[arg(long, hide_short_help = true)]
     pub(super) no_lsd: bool,
-    /// Turn off uTP (BEP 29)
+    /// No uTP (BEP 29); this version has none
     #[arg(long, hide_short_help = true)]
     pub(super) no_utp: bool,
-    /// Turn off web seeds (BEP 17, BEP 19)
+    /// No web seeds (BEP 17, BEP 19); this version uses none
     #[arg(long, hide_short_help = true)]
     pub(super) no_web_seeds: bool,
-    /// Turn off port mapping on the router
+    /// No port mapping on the router; this version does none
     #[arg(long, hide_short_help = true)]
     pub(super) no_port_mapping: bool,
 }

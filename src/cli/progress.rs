@@ -1,5 +1,7 @@
 //! How a torrent stands, in words and bars.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::json::state_word;
@@ -7,10 +9,12 @@ use super::quantity::{bytes, duration, rate};
 use super::screen;
 use crate::session::{State, Status};
 
-/// Columns for a torrent's name before its bar.
-const NAME_WIDTH: usize = 22;
-/// Columns of the bar itself.
-const BAR_WIDTH: usize = 20;
+/// Where a terminal does not say how wide it is.
+const COLUMNS: u16 = 80;
+/// Terminals narrower than this are treated as if they were this wide: nothing fits there.
+const MIN_COLUMNS: usize = 24;
+/// Between the parts beside a bar.
+const GAP: &str = "  ";
 
 /// Signs that fit the terminal.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +34,15 @@ impl Look {
         Self { color, unicode: locale.contains("utf-8") || locale.contains("utf8") }
     }
 
-    fn style(self) -> ProgressStyle {
-        let paint = if self.color { ".cyan/blue" } else { "" };
-        let template = format!("{{prefix}} [{{bar:{BAR_WIDTH}{paint}}}] {{percent:>3}}% {{wide_msg}}");
+    /// By columns, not letters: some letters take two.
+    fn style(self, columns: Columns) -> ProgressStyle {
+        let Columns { name, bar, .. } = columns;
+        let (bold, paint) = if self.color { (".bold", ".cyan/blue") } else { ("", "") };
+        let template = format!("{{prefix:{name}!{bold}}} [{{bar:{bar}{paint}}}] {{percent:>3}}% {{wide_msg}}");
         let signs = if self.unicode { "█▉▊▋▌▍▎▏ " } else { "#>-" };
-        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(signs)
+        let style = ProgressStyle::with_template(&template);
+        debug_assert!(style.is_ok(), "{template}");
+        style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(signs)
     }
 
     fn arrows(self) -> (&'static str, &'static str) {
@@ -42,12 +50,67 @@ impl Look {
     }
 }
 
-/// A bar of `total` bytes for what is called `name` (already printable).
-pub(super) fn bar(name: &str, total: u64, look: Look) -> ProgressBar {
-    let bar = screen::bars().add(ProgressBar::new(total.max(1)));
-    bar.set_style(look.style());
-    bar.set_prefix(fit(name, NAME_WIDTH));
-    bar
+/// How the columns of a line are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Columns {
+    name: usize,
+    bar: usize,
+    /// For what stands beside the bar.
+    rest: usize,
+}
+
+impl Columns {
+    /// For a terminal of `all` columns, the longest name having `longest` letters.
+    fn new(all: usize, longest: usize) -> Self {
+        let all = all.max(MIN_COLUMNS);
+        let (name, bar) = match all {
+            100.. => (24, 20),
+            70.. => (16, 12),
+            50.. => (12, 8),
+            _ => (8, 4),
+        };
+        let name = longest.clamp(1, name);
+        // Name, space, bar in brackets, space, percent, space; the last column stays free, or some terminals wrap.
+        let rest = all.saturating_sub(name + 1 + bar + 2 + 1 + 4 + 1 + 1);
+        Self { name, bar, rest }
+    }
+}
+
+/// The bar of a torrent.
+#[derive(Debug)]
+pub(super) struct Bar {
+    bar: ProgressBar,
+    look: Look,
+    columns: Option<Columns>,
+}
+
+impl Bar {
+    /// For a torrent of `total` bytes.
+    pub(super) fn new(total: u64, look: Look) -> Self {
+        Self { bar: screen::bars().add(ProgressBar::new(total.max(1))), look, columns: None }
+    }
+
+    /// Moves it to where `status` is. It stands beside `name` (already printable), the longest name of all having
+    /// `longest` letters.
+    pub(super) fn show(&mut self, name: &str, longest: usize, status: &Status) {
+        let all = crate::sys::terminal_columns().unwrap_or(COLUMNS);
+        let columns = Columns::new(all.into(), longest);
+        if self.columns != Some(columns) {
+            self.columns = Some(columns);
+            self.bar.set_style(self.look.style(columns));
+            self.bar.set_prefix(fit(name, columns.name));
+        }
+        let (done, total) = fraction(status);
+        self.bar.set_length(total.max(1));
+        self.bar.set_position(if total == 0 { 1 } else { done });
+        self.bar.set_message(beside_bar(status, self.look, columns.rest));
+    }
+
+    /// Takes it off the screen.
+    pub(super) fn clear(self) {
+        self.bar.finish_and_clear();
+        screen::bars().remove(&self.bar);
+    }
 }
 
 /// `name` in exactly `width` columns, its middle left out when it is longer: beginnings and endings tell most.
@@ -62,36 +125,64 @@ fn fit(name: &str, width: usize) -> String {
     format!("{head}..{tail}")
 }
 
-/// Moves a bar to where `status` is.
-pub(super) fn show(bar: &ProgressBar, status: &Status, look: Look) {
-    let (done, total) = fraction(status);
-    bar.set_length(total.max(1));
-    bar.set_position(if total == 0 { 1 } else { done });
-    bar.set_message(beside_bar(status, look));
-}
-
 /// What is done of what there is to do, in bytes.
 fn fraction(status: &Status) -> (u64, u64) {
     let done = if status.state == State::Checking { status.checked_bytes } else { status.have_bytes };
     (done.min(status.wanted_bytes), status.wanted_bytes)
 }
 
-fn beside_bar(status: &Status, look: Look) -> String {
+/// What stands beside the bar, in `room` columns: what does not fit is left out, the least important first.
+fn beside_bar(status: &Status, look: Look, room: usize) -> String {
     let (down, up) = look.arrows();
-    let mut parts = vec![state_word(status.state).to_owned()];
+    let downloading = status.state == State::Downloading;
+    let cause = cause(status);
+    // Importance, lower is more; in the order of the line.
+    let mut parts = vec![(if downloading { 5 } else { 0 }, state_word(status.state).to_owned())];
     if status.state != State::Checking {
-        parts.push(format!("{}/{} pieces", status.have_pieces, status.piece_count));
-        if status.state == State::Downloading {
-            parts.push(format!("{down}{}", rate(status.down_rate)));
+        parts.push((6, format!("{}/{} pieces", status.have_pieces, status.piece_count)));
+        if downloading {
+            parts.push((if cause.is_some() { 3 } else { 0 }, format!("{down}{:>9}", short_rate(status.down_rate))));
         }
-        parts.push(format!("{up}{}", rate(status.up_rate)));
-        if let Some(eta) = status.eta.filter(|_| status.state == State::Downloading) {
-            parts.push(format!("ETA {}", duration(eta)));
+        parts.push((if downloading { 4 } else { 1 }, format!("{up}{:>9}", short_rate(status.up_rate))));
+        parts.push((2, count(status.peers, "peer")));
+        if let Some(eta) = status.eta.filter(|_| downloading) {
+            parts.push((1, format!("ETA {}", short_time(eta))));
         }
-        parts.push(count(status.peers, "peer"));
     }
-    parts.extend(cause(status).map(|c| format!("({c})")));
-    parts.join("  ")
+    parts.extend(cause.map(|c| (0, format!("({c})"))));
+    loop {
+        let line = parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(GAP);
+        let least = parts.iter().enumerate().max_by_key(|(_, (importance, _))| *importance).map(|(n, _)| n);
+        match least {
+            Some(n) if line.chars().count() > room && parts.len() > 1 => parts.remove(n),
+            _ => return line,
+        };
+    }
+}
+
+/// A rate in at most nine columns: three digits say enough of something that changes all the time.
+fn short_rate(rate: u64) -> String {
+    const UNITS: [&str; 6] = ["kB/s", "MB/s", "GB/s", "TB/s", "PB/s", "EB/s"];
+    if rate < 1_000 {
+        return format!("{rate} B/s");
+    }
+    let mut unit: u64 = 1_000;
+    let mut units = UNITS.iter();
+    let mut name = units.next().copied().unwrap_or_default();
+    // 999.5 would be shown as 1000.
+    while rate >= unit / 10 * 9_995 {
+        let (Some(larger), Some(next)) = (unit.checked_mul(1_000), units.next()) else { break };
+        (unit, name) = (larger, next);
+    }
+    let value = rate as f64 / unit as f64;
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.digits$} {name}")
+}
+
+/// A time to come, without tenths: they would only flicker.
+fn short_time(time: Duration) -> String {
+    let seconds = (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1);
+    if seconds < 60 { format!("{seconds}s") } else { duration(Duration::from_secs(seconds)) }
 }
 
 /// One line without cursor movement, for logs and pipes.
@@ -138,8 +229,6 @@ pub(super) fn count(n: impl Into<u64>, what: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     pub(in crate::cli) fn status() -> Status {
@@ -176,9 +265,11 @@ pub(super) mod tests {
         assert!(plain_line("x", &status).ends_with("3 peers, (choked by all 3 peers)"));
         let look = Look { color: false, unicode: false };
         assert_eq!(
-            beside_bar(&status, look),
-            "downloading  9/10 pieces  down 0 B/s  up 0 B/s  3 peers  (choked by all 3 peers)"
+            beside_bar(&status, look, 100),
+            "downloading  9/10 pieces  down     0 B/s  up     0 B/s  3 peers  (choked by all 3 peers)"
         );
+        assert_eq!(beside_bar(&status, look, 50), "down     0 B/s  3 peers  (choked by all 3 peers)");
+        assert_eq!(beside_bar(&status, look, 5), "(choked by all 3 peers)");
         status.state = State::Checking;
         status.checked_bytes = 250;
         assert_eq!(plain_line("x", &status), "x: checking 25.0%, 250 B of 1.00 kB");
@@ -192,12 +283,43 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_matters_fits() {
+        let look = Look { color: false, unicode: true };
+        let columns = Columns::new(80, "holiday-photos".len());
+        assert_eq!(beside_bar(&status(), look, columns.rest), "↓ 1.50 MB/s  ↑     0 B/s  3 peers  ETA 1m05s");
+        assert_eq!(beside_bar(&status(), look, Columns::new(40, 30).rest), "↓ 1.50 MB/s");
+        for (all, longest) in [(0, 0), (24, 100), (40, 3), (60, 30), (80, 30), (200, 300)] {
+            let Columns { name, bar, rest } = Columns::new(all, longest);
+            assert!(name + bar + rest + 9 < all.max(MIN_COLUMNS), "{all} {longest}");
+        }
+        let mut seeding = status();
+        seeding.state = State::Seeding;
+        assert_eq!(beside_bar(&seeding, look, 33), "seeding  ↑     0 B/s  3 peers");
+    }
+
+    #[test]
+    fn three_digits() {
+        for (rate, want) in [
+            (0, "0 B/s"),
+            (999, "999 B/s"),
+            (1_000, "1.00 kB/s"),
+            (99_949, "99.9 kB/s"),
+            (99_950, "100 kB/s"),
+            (999_499, "999 kB/s"),
+            (999_500, "1.00 MB/s"),
+            (1_234_567_890, "1.23 GB/s"),
+            (u64::MAX, "18.4 EB/s"),
+        ] {
+            assert_eq!(short_rate(rate), want);
+        }
+        let time = |ms| short_time(Duration::from_millis(ms));
+        assert_eq!([time(0), time(2_100), time(59_500), time(60_001)], ["1s", "3s", "1m00s", "1m01s"]);
+    }
+
+    #[test]
     fn styles_are_sound() {
         for (color, unicode) in [(false, false), (true, true)] {
-            let look = Look { color, unicode };
-            let template = format!("{{prefix}} [{{bar:{BAR_WIDTH}}}] {{percent:>3}}% {{wide_msg}}");
-            assert!(ProgressStyle::with_template(&template).is_ok());
-            let _ = look.style();
+            let _ = Look { color, unicode }.style(Columns::new(80, 10));
         }
         assert_eq!((percent(0, 0), percent(999_999, 1_000_000)), ("100%".to_owned(), "99.9%".to_owned()));
     }

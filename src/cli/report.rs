@@ -1,14 +1,14 @@
 //! Tells people and programs how transfers go: bars, plain lines or NDJSON.
 
-use std::io::IsTerminal;
+use std::collections::HashSet;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant, SystemTime};
 
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::args::OutputOptions;
 use super::exit::Failure;
-use super::progress::{self, Look, count};
+use super::progress::{self, Bar, Look, count};
 use super::quantity::{bytes, duration, mean_rate, rate};
 use super::{json, log, screen};
 use crate::base::InfoHash;
@@ -18,6 +18,9 @@ use crate::session::{Event, State, Status};
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How often a `progress` event is written.
 const JSON_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines about trackers that do not answer, for one torrent. A tracker can make up new reasons for ever.
+const MAX_TRACKER_ERRORS: usize = 200;
 
 /// What is shown of a torrent before it runs.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub(super) struct Subject {
     pub(super) file_count: usize,
     /// Where its data lies, for people.
     pub(super) place: String,
+    /// It goes on when it is complete.
+    pub(super) seeds: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +53,14 @@ enum View {
 
 struct Entry {
     subject: Subject,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     started: Instant,
     /// When everything wanted was there.
     completed: Option<Instant>,
     last: Option<Status>,
     outcome: Option<Outcome>,
+    /// What was told of trackers that do not answer: both families and both swarms of a hybrid ask them, again and again.
+    tracker_errors: HashSet<(String, String)>,
 }
 
 impl Entry {
@@ -84,6 +91,8 @@ pub(super) struct Reporter {
     view: View,
     verbose: bool,
     look: Look,
+    /// Letters of the longest name.
+    longest_name: usize,
     entries: Vec<Entry>,
     last_plain: Instant,
     last_json: Option<Instant>,
@@ -104,6 +113,7 @@ impl Reporter {
             view,
             verbose: output.verbose > 0,
             look: Look::new(log::colors(output)),
+            longest_name: 0,
             entries: vec![],
             last_plain: Instant::now(),
             last_json: None,
@@ -124,7 +134,8 @@ impl Reporter {
             "files": subject.file_count,
             "path": subject.place,
         });
-        let bar = (self.view == View::Bars).then(|| progress::bar(&subject.name, subject.total_size, self.look));
+        let bar = (self.view == View::Bars).then(|| Bar::new(subject.total_size, self.look));
+        self.longest_name = self.longest_name.max(subject.name.chars().count());
         if self.view == View::Plain {
             let files = count(u64::try_from(subject.file_count).unwrap_or(u64::MAX), "file");
             let line = format!("{}: {}, {files}, {}", subject.name, bytes(subject.total_size), subject.place);
@@ -132,7 +143,15 @@ impl Reporter {
         }
         let hash = subject.info_hash;
         let started = Instant::now();
-        self.entries.push(Entry { subject, bar, started, completed: None, last: None, outcome: None });
+        self.entries.push(Entry {
+            subject,
+            bar,
+            started,
+            completed: None,
+            last: None,
+            outcome: None,
+            tracker_errors: HashSet::new(),
+        });
         self.emit("added", Some(hash), &body);
         self.entries.len() - 1
     }
@@ -140,6 +159,14 @@ impl Reporter {
     /// What torrent `index` is called.
     pub(super) fn name(&self, index: usize) -> &str {
         self.entries.get(index).map_or("", |e| &e.subject.name)
+    }
+
+    /// The terminal has just echoed `^C`. The cursor stood in the last column, so that went to a line of its own, and
+    /// the bars would be looked for a line too low.
+    pub(super) fn interrupted(&self) {
+        if self.view == View::Bars && std::io::stdin().is_terminal() {
+            let _ = std::io::stderr().write_all(b"\r\x1b[2K\x1b[A");
+        }
     }
 
     /// A line about the whole, for people.
@@ -171,18 +198,29 @@ impl Reporter {
             }
             Event::Tracker(report) if matches!(self.view, View::Bars | View::Plain) => {
                 let tracker = crate::base::printable(&report.tracker);
+                let errors = self.entries.get_mut(index).map(|e| &mut e.tracker_errors);
                 match &report.outcome {
-                    Err(why) => screen::message(format_args!(
-                        "{}: tracker {tracker}: {}; asked again in {}",
-                        subject.name,
-                        crate::base::printable(why),
-                        duration(report.next)
-                    )),
+                    Err(why) => {
+                        let why = super::exit::without_os_numbers(&crate::base::printable(why));
+                        let is_news = errors
+                            .is_some_and(|e| e.len() < MAX_TRACKER_ERRORS && e.insert((tracker.clone(), why.clone())));
+                        if self.verbose || is_news {
+                            let next = duration(report.next);
+                            screen::message(format_args!(
+                                "{}: tracker {tracker}: {why}; asked again in {next}",
+                                subject.name
+                            ));
+                        }
+                    }
                     Ok(peers) if self.verbose => {
                         let peers = format!("{peers} addresses");
                         screen::message(format_args!("{}: tracker {tracker}: {peers}", subject.name));
                     }
-                    Ok(_) => {}
+                    Ok(_) => {
+                        if let Some(errors) = errors {
+                            errors.retain(|(of, _)| *of != tracker);
+                        }
+                    }
                 }
             }
             _ => {}
@@ -192,8 +230,8 @@ impl Reporter {
     /// How torrent `index` stands now. Called often; shows as often as the view wants.
     pub(super) fn progress(&mut self, index: usize, status: &Status) {
         let Some(entry) = self.entries.get_mut(index) else { return };
-        if let Some(bar) = entry.bar.as_ref().filter(|_| entry.outcome.is_none()) {
-            progress::show(bar, status, self.look);
+        if let Some(bar) = entry.bar.as_mut().filter(|_| entry.outcome.is_none()) {
+            bar.show(&entry.subject.name, self.longest_name, status);
         }
         entry.remember(status);
     }
@@ -225,7 +263,9 @@ impl Reporter {
 
     /// Everything wanted of torrent `index` is there. Told once.
     pub(super) fn complete(&mut self, index: usize) {
-        let view = self.view;
+        // Of one torrent that ends here the last line tells all.
+        let is_news = self.entries.len() > 1 || self.entries.get(index).is_some_and(|e| e.subject.seeds);
+        let is_news = is_news && matches!(self.view, View::Bars | View::Plain);
         let Some(entry) = self.entries.get_mut(index).filter(|e| e.completed.is_none()) else { return };
         let now = Instant::now();
         entry.completed = Some(now);
@@ -244,7 +284,7 @@ impl Reporter {
             let mean = rate(mean_rate(downloaded, took));
             format!("{}: complete: {} in {}, {mean}", entry.subject.name, bytes(downloaded), duration(took))
         };
-        if matches!(view, View::Bars | View::Plain) {
+        if is_news {
             screen::message(line);
         }
         self.emit("complete", Some(hash), &body);
@@ -273,10 +313,7 @@ impl Reporter {
     fn close(&mut self, index: usize, outcome: Outcome) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.outcome = Some(outcome);
-            if let Some(bar) = entry.bar.take() {
-                bar.finish_and_clear();
-                screen::bars().remove(&bar);
-            }
+            entry.bar.take().into_iter().for_each(Bar::clear);
         }
     }
 
@@ -286,9 +323,7 @@ impl Reporter {
         let mut torrents = vec![];
         let (mut down, mut up, mut wasted) = (0u64, 0u64, 0u64);
         for index in 0..self.entries.len() {
-            if let Some(bar) = self.entries[index].bar.take() {
-                bar.finish_and_clear();
-            }
+            self.entries[index].bar.take().into_iter().for_each(Bar::clear);
             let entry = &self.entries[index];
             let Some(status) = &entry.last else { continue };
             (down, up, wasted) = (down + status.downloaded, up + status.uploaded, wasted + status.wasted);
@@ -309,7 +344,9 @@ impl Reporter {
                 "ratio": status.ratio,
                 "seconds": ended.duration_since(entry.started).as_secs_f64(),
             }));
-            if matches!(self.view, View::Bars | View::Plain) {
+            // Of a torrent that never began, all has been told.
+            let is_news = state != "failed" || status.downloaded > 0;
+            if is_news && matches!(self.view, View::Bars | View::Plain) {
                 screen::message(last_line(entry, status, ended));
             }
         }
@@ -345,22 +382,29 @@ impl Reporter {
 }
 
 fn last_line(entry: &Entry, status: &Status, ended: Instant) -> String {
-    let word = match (entry.outcome, status.state) {
-        (Some(Outcome::Done), _) => "done",
-        (Some(Outcome::Failed), _) | (_, State::Failed) => "failed",
-        _ => "stopped",
+    let (word, advice) = match (entry.outcome, status.state) {
+        (Some(Outcome::Done), _) => ("done", ""),
+        (Some(Outcome::Failed), _) | (_, State::Failed) => ("failed", ""),
+        _ if status.have_bytes < status.wanted_bytes => ("stopped", "; the same command goes on"),
+        _ => ("stopped", ""),
     };
-    let took = ended.duration_since(entry.started);
+    let mut line = format!("{}: {word}: {}", entry.subject.name, bytes(status.have_bytes));
+    if status.have_bytes < status.wanted_bytes {
+        line.push_str(&format!(" of {}", bytes(status.wanted_bytes)));
+    }
+    // A rate over the time of the download alone: seeding after it says nothing about it.
     let fetching = entry.completed.unwrap_or(ended).duration_since(entry.started);
-    format!(
-        "{}: {word}: {} of {} there, {} down in {} ({}), {} up, ratio {:.2}",
-        entry.subject.name,
-        bytes(status.have_bytes),
-        bytes(status.wanted_bytes),
-        bytes(status.downloaded),
-        duration(took),
-        rate(mean_rate(status.downloaded, fetching)),
-        bytes(status.uploaded),
-        status.ratio
-    )
+    let speed = rate(mean_rate(status.downloaded, fetching));
+    match status.downloaded {
+        0 if status.have_bytes > 0 && !entry.subject.seeds => line.push_str(" already there"),
+        0 => {}
+        n if n >= status.have_bytes => line.push_str(&format!(" in {} ({speed})", duration(fetching))),
+        n => line.push_str(&format!(", {} of it fetched in {} ({speed})", bytes(n), duration(fetching))),
+    }
+    line.push_str(&format!(", {} up", bytes(status.uploaded)));
+    if entry.subject.seeds {
+        line.push_str(&format!(" in {}", duration(ended.duration_since(entry.completed.unwrap_or(entry.started)))));
+    }
+    line.push_str(&format!(", ratio {:.2}{advice}", status.ratio));
+    line
 }

@@ -304,7 +304,11 @@ pub(super) fn clap_words(error: &clap::Error) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let text = text.split("\n\nUsage:").next().unwrap_or(text);
     let text = text.split("\n\nFor more information").next().unwrap_or(text);
-    super::exit::one_line(&text.replace("\n\n  tip: ", "; "))
+    // How to say it as a value is the parser's favourite advice, and never what was meant.
+    let tips = text.split("\n\n").skip(1).map(|tip| tip.trim().trim_start_matches("tip: "));
+    let tips = tips.filter(|tip| !tip.starts_with("to pass "));
+    let first = text.split("\n\n").take(1);
+    super::exit::one_line(&first.chain(tips).collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]

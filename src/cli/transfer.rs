@@ -17,6 +17,8 @@ use crate::session::{AddTorrent, End, Event, Session, State, Status, Torrent};
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// How often bars move. Faster is not seen, slower looks stuck.
 const TICK: Duration = Duration::from_millis(200);
+/// Stopping that takes no longer needs no explanation.
+const UNNOTICED: Duration = Duration::from_millis(300);
 /// Events that may wait to be shown; a session that is ahead by more waits, and forgets its oldest.
 const EVENT_QUEUE: usize = 1024;
 
@@ -111,7 +113,12 @@ async fn watch(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while running.iter().any(|r| !r.over) {
         tokio::select! {
-            code = signals.next() => return Err(Failure::silent(code)),
+            code = signals.next() => {
+                if code == Code::Interrupted {
+                    reporter.interrupted();
+                }
+                return Err(Failure::silent(code));
+            }
             note = inbox.recv() => match note {
                 None => break,
                 Some((n, note)) => {
@@ -226,10 +233,14 @@ async fn stop(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let asked = matches!(&outcome, Err(f) if matches!(f.code, Code::Interrupted | Code::Terminated));
-    if asked {
-        reporter.note("stopping: saving state and telling trackers (again to stop at once)");
-    }
     let deadline = tokio::time::timeout(STOP_DEADLINE + Duration::from_millis(500), session.stop(STOP_DEADLINE));
+    let word = async {
+        if asked {
+            tokio::time::sleep(UNNOTICED).await;
+            reporter.note("stopping: saving state and telling trackers (again to stop at once)");
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         _ = deadline => outcome,
         code = signals.next() => match outcome {
@@ -237,6 +248,7 @@ async fn stop(
             Ok(()) => Ok(()),
             Err(_) => exit_now(code),
         },
+        () = word => outcome,
     }
 }
 

@@ -81,7 +81,7 @@ impl Storage {
             }
         }
         if missing > free {
-            let why = format!("no space left: {} missing; free some and try again", size(missing - free));
+            let why = format!("no space left: {} missing", size(missing - free));
             let why = io::Error::new(io::ErrorKind::StorageFull, why);
             return Err(StorageError::new(self.path(), "store the torrent", why));
         }
@@ -95,7 +95,7 @@ impl Storage {
                 && file.wanted
                 && made.insert(folder)
             {
-                let changed = self.dir.make_folders(folder).map_err(|e| self.error(number, "make the folder of", e))?;
+                let changed = self.dir.make_folders(folder).map_err(|e| self.error(number, "make its folder", e))?;
                 self.unsynced().folders.extend(changed);
             }
         }

@@ -30,7 +30,7 @@ pub enum Generation {
 pub fn save(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let fail = |operation| move |e: io::Error| StorageError::new(path, operation, e);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
+    fs::create_dir_all(folder).map_err(fail("make its folder"))?;
     let temporary = beside(path, ".tmp");
     write_synced(&temporary, bytes).map_err(|e| {
         let _ = fs::remove_file(&temporary);
@@ -41,7 +41,7 @@ pub fn save(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         _ => {}
     }
     fs::rename(&temporary, path).map_err(fail("save"))?;
-    sync_folder(folder).map_err(fail("sync the folder of"))
+    sync_folder(folder).map_err(fail("sync its folder"))
 }
 
 /// Reads the file at `path`, or the generation before it: the first that is there, is no longer than `max_len` bytes and

@@ -14,6 +14,12 @@ pub fn raise_open_file_limit() -> u64 {
     open_file_limit()
 }
 
+/// Columns of the terminal that standard error is; `None` if it is none, or does not say.
+pub fn terminal_columns() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col)
+}
+
 /// Makes a write beyond the limit of file sizes (`ulimit -f`) an error of that write; else it ends the process.
 #[allow(unsafe_code, reason = "there is no safe call for it")]
 pub fn ignore_file_size_signal() {

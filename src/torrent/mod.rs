@@ -273,8 +273,11 @@ fn cause(totals: &crate::swarm::Totals, complete: bool) -> Option<String> {
     }
     Some(match (totals.peers, totals.candidates, totals.interesting, totals.choking) {
         (0, 0, ..) => "no peers known".to_owned(),
+        (0, 1, ..) => "trying the only known peer".to_owned(),
         (0, known, ..) => format!("trying {known} known peers"),
+        (1, _, 0, _) => "the only peer has nothing that is missing".to_owned(),
         (connected, _, 0, _) => format!("none of the {connected} peers has what is missing"),
+        (_, _, 1, 1) => "choked by the only peer that has more".to_owned(),
         (_, _, interesting, choking) if interesting == choking => {
             format!("choked by all {choking} peers that have more")
         }

@@ -104,7 +104,12 @@ pub async fn lookup(
     reach: Reach,
 ) -> Result<Vec<SocketAddr>, LookupError> {
     let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|e| LookupError::Failed(printable(e.to_string().as_bytes(), 120)))?;
+    let found = found.map_err(|e| {
+        let text = e.to_string();
+        // That it was about addresses is told already.
+        let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+        LookupError::Failed(printable(text.as_bytes(), 120))
+    })?;
     select(found, family, reach)
 }
 
