@@ -1,3 +1,5 @@
+//! L5: the crate's public error.
+
 use std::path::PathBuf;
 
 /// Why something asked of a [`Session`](crate::session::Session) failed, by whose fault it is.

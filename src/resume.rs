@@ -204,7 +204,7 @@ impl ResumeData {
         if d.piece_count > crate::base::MAX_PIECE_COUNT {
             return Err(ResumeError::Impossible("too many pieces"));
         }
-        if d.files.len() % FILE_ENTRY != 0 {
+        if !d.files.len().is_multiple_of(FILE_ENTRY) {
             return Err(ResumeError::Impossible("a file entry is cut"));
         }
         let peers4 = d.peers.as_chunks::<6>().0.iter().map(|[a, b, c, d, high, low]| {

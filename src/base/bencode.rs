@@ -222,10 +222,8 @@ fn integer(bytes: &[u8], at: usize) -> Result<(usize, bool), BencodeError> {
 /// Looks for equal keys in a dictionary whose keys are not strictly ascending.
 fn refuse_duplicates(bytes: &[u8], mut keys: Vec<Range<usize>>) -> Result<(), BencodeError> {
     keys.sort_unstable_by(|a, b| bytes[a.clone()].cmp(&bytes[b.clone()]));
-    match keys.array_windows().find(|[a, b]| bytes[a.clone()] == bytes[b.clone()]) {
-        Some([a, b]) => Err(BencodeError::Duplicate(a.start.max(b.start))),
-        None => Ok(()),
-    }
+    let twice = keys.windows(2).find(|pair| bytes[pair[0].clone()] == bytes[pair[1].clone()]);
+    twice.map_or(Ok(()), |pair| Err(BencodeError::Duplicate(pair[0].start.max(pair[1].start))))
 }
 
 /// One whole dictionary, scanned: raw values by key.

@@ -109,6 +109,11 @@ impl Bitfield {
         self.words.get((i / 64) as usize).is_some_and(|w| w & mask(i) != 0)
     }
 
+    /// Whether all pieces from `pieces.start` up to `pieces.end`, exclusive, are set. Stops at the first that is not.
+    pub fn has_range(&self, pieces: std::ops::Range<u32>) -> bool {
+        pieces.into_iter().all(|i| self.bit(i))
+    }
+
     /// Sets `piece`; true if that changed something. A piece of another torrent's size changes nothing.
     pub fn set(&mut self, piece: PieceIndex) -> bool {
         if piece.0 >= self.len || self.has(piece) {
@@ -138,6 +143,41 @@ impl Bitfield {
     pub fn and_not<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = PieceIndex> + 'a {
         let theirs = other.words.iter().copied().chain(std::iter::repeat(0));
         ones(self.words.iter().copied().zip(theirs).map(|(a, b)| a & !b))
+    }
+
+    /// The pieces set both here and in `other`: from number `start` to the end, then from the beginning up to `start`.
+    /// Allocates nothing.
+    pub fn and_from<'a>(&'a self, other: &'a Self, start: u32) -> impl Iterator<Item = PieceIndex> + 'a {
+        let words = self.words.len().min(other.words.len());
+        let (first, below) = match (start / 64) as usize {
+            word if word < words => (word, !(u64::MAX >> (start % 64))),
+            _ => (0, 0),
+        };
+        let both = |i: usize| self.words.get(i).zip(other.words.get(i)).map_or(0, |(a, b)| a & b);
+        // The word that holds `start` comes twice: its upper part at first, its lower part at last.
+        let (mut at, mut left) = (first, words);
+        let mut word = both(first) & !below;
+        std::iter::from_fn(move || {
+            while word == 0 {
+                left = left.checked_sub(1)?;
+                at += 1;
+                if at == words {
+                    at = 0;
+                }
+                word = if left == 0 { both(at) & below } else { both(at) };
+            }
+            let bit = word.leading_zeros();
+            word &= !(1 << (63 - bit));
+            Some(PieceIndex(u32::try_from(at).unwrap_or(u32::MAX) * 64 + bit))
+        })
+    }
+
+    /// The last of the pieces set both here and in `other`.
+    pub fn last_and(&self, other: &Self) -> Option<PieceIndex> {
+        let words = self.words.len().min(other.words.len());
+        let both = self.words[..words].iter().zip(&other.words[..words]).map(|(a, b)| a & b);
+        let (at, word) = both.enumerate().rfind(|(_, word)| *word != 0)?;
+        Some(PieceIndex(u32::try_from(at).ok()? * 64 + 63 - word.trailing_zeros()))
     }
 
     /// Whether a piece is set here and not in `other`.
@@ -218,6 +258,16 @@ mod tests {
             let rest: Vec<_> = Bitfield::full(len).and_not(&b).map(PieceIndex::get).collect();
             prop_assert_eq!(rest.len(), len as usize - expected.len());
             prop_assert_eq!(Bitfield::full(len).has_more_than(&b), !b.is_full());
+            let odd: Vec<u32> = expected.iter().copied().filter(|i| i % 2 == 1).collect();
+            let mut odds = Bitfield::new(len);
+            (1..len).step_by(2).for_each(|i| { odds.set(PieceIndex(i)); });
+            prop_assert_eq!(b.last_and(&odds).map(PieceIndex::get), odd.last().copied());
+            for start in [0, 1, 63, 64, 65, len / 2, len - 1, len, 1000] {
+                let split = if start < len.div_ceil(64) * 64 { start } else { 0 };
+                let (low, high): (Vec<u32>, Vec<u32>) = odd.iter().partition(|i| **i < split);
+                let round: Vec<_> = odds.and_from(&b, start).map(PieceIndex::get).collect();
+                prop_assert_eq!(round, [high, low].concat());
+            }
         }
     }
 }

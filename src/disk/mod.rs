@@ -24,4 +24,5 @@ pub use job::{Job, ReadDone, ToVerify};
 pub use pool::DiskPool;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests;

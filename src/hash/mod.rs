@@ -5,6 +5,7 @@
 //! Main types: [`Expected`], [`PieceBytes`], [`PieceHasher`]; functions [`sha1_many`], [`sha256_many`].
 //! BEPs: 3 (SHA-1 of pieces), 52 (SHA-256 of 16 KiB leaves and the tree above them).
 
+mod lanes;
 mod merkle;
 mod piece;
 
@@ -14,12 +15,19 @@ pub use piece::{Expected, Hashed, MerkleRoot, PieceBytes, PieceHasher, check_pie
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
+use lanes::Tier;
+
 /// A message that lies scattered over several slices.
 pub type Slices<'a> = &'a [&'a [u8]];
 
 /// How many messages [`sha1_many`] and [`sha256_many`] can make use of at once; more are taken in turns.
 pub fn lanes() -> usize {
-    1
+    Tier::in_use().lanes()
+}
+
+/// The name of the way that many messages are hashed: for the log and benches.
+pub fn tier() -> &'static str {
+    Tier::in_use().name()
 }
 
 /// SHA-1 of one message.
@@ -38,10 +46,10 @@ pub fn sha256(message: Slices<'_>) -> [u8; 32] {
 
 /// SHA-1 of many messages, in their order. Those of equal length are hashed together where the processor can.
 pub fn sha1_many(messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
-    messages.iter().map(|m| sha1(m)).collect()
+    Tier::in_use().sha1_many(messages)
 }
 
 /// SHA-256 of many messages, in their order. Those of equal length are hashed together where the processor can.
 pub fn sha256_many(messages: &[Slices<'_>]) -> Vec<[u8; 32]> {
-    messages.iter().map(|m| sha256(m)).collect()
+    Tier::in_use().sha256_many(messages)
 }

@@ -197,7 +197,7 @@ impl Builder {
         // The order of version 2's tree, which version 1 shares.
         let mut order: Vec<usize> = (0..self.files.len()).collect();
         order.sort_by(|a, b| self.files[*a].path.cmp(&self.files[*b].path));
-        for [a, b] in order.array_windows() {
+        for (a, b) in order.iter().zip(order.iter().skip(1)) {
             let (a, b) = (&self.files[*a].path, &self.files[*b].path);
             if b.starts_with(a) {
                 return Err(MetainfoError::FileIsFolder(shown(a)));

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_bytes::ByteBuf;
 
 use super::limits::{MAX_FILE_LEN, MAX_FILES};
+use super::path::Components;
 use super::{Attributes, MetainfoError, SafePath};
 use crate::base::bencode::{self, Limits};
 
@@ -97,9 +98,10 @@ pub(super) fn checked_length(length: i64) -> Result<u64, MetainfoError> {
 
 /// A path and, where making it safe changed it, what it was.
 pub(super) fn name(raw: &[&[u8]]) -> Result<(SafePath, Option<RawPath>), MetainfoError> {
-    let safe = SafePath::new(raw.iter().copied())?;
-    let changed = !safe.components().map(str::as_bytes).eq(raw.iter().copied());
-    Ok((safe, changed.then(|| raw.iter().map(|c| Box::from(*c)).collect())))
+    let mut path = Components::default();
+    raw.iter().try_for_each(|c| path.push(c))?;
+    let safe = path.path().ok_or(MetainfoError::NoName(0))?;
+    Ok((safe, path.is_changed().then(|| raw.iter().map(|c| Box::from(*c)).collect())))
 }
 
 /// What the value of v1's `files` lists.

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_bytes::ByteBuf;
 
-use super::file_list::{Listed, RawFile, name};
-use super::limits::{MAX_FILES, MAX_PATH_DEPTH, MAX_PATHS_LEN};
+use super::file_list::{Listed, RawFile, RawPath};
+use super::limits::{MAX_FILES, MAX_PATHS_LEN};
+use super::path::Components;
 use super::{Attributes, MetainfoError};
 use crate::base::bencode::{self, Limits};
 use crate::base::printable;
@@ -55,8 +56,8 @@ pub(super) fn parse_tree(raw: &[u8], limits: Limits) -> Result<Vec<Listed>, Meta
     if root.is_file() {
         return Err(MetainfoError::FileTree);
     }
-    let mut walk = Walk { files: Vec::new(), paths_len: 0 };
-    walk.folder(&root, &mut Vec::new())?;
+    let mut walk = Walk::default();
+    walk.folder(&root)?;
     Ok(walk.files)
 }
 
@@ -66,38 +67,42 @@ impl Node {
     }
 }
 
-struct Walk {
+#[derive(Default)]
+struct Walk<'n> {
     files: Vec<Listed>,
     paths_len: usize,
+    path: Components,
+    raw_path: Vec<&'n [u8]>,
 }
 
-impl Walk {
-    fn folder<'n>(&mut self, node: &'n Node, path: &mut Vec<&'n [u8]>) -> Result<(), MetainfoError> {
+impl<'n> Walk<'n> {
+    fn folder(&mut self, node: &'n Node) -> Result<(), MetainfoError> {
         for (name, child) in &node.children {
-            if path.len() >= MAX_PATH_DEPTH {
-                return Err(MetainfoError::PathTooDeep);
-            }
-            path.push(name);
+            self.path.push(name)?;
+            self.raw_path.push(name);
             match &child.properties {
                 Some(file) if child.is_file() => {
                     // A file has no siblings.
                     if !child.children.is_empty() {
                         return Err(MetainfoError::FileTree);
                     }
-                    self.file(file, path)?;
+                    self.file(file)?;
                 }
-                _ => self.folder(child, path)?,
+                _ => self.folder(child)?,
             }
-            path.pop();
+            self.path.pop();
+            self.raw_path.pop();
         }
         Ok(())
     }
 
-    fn file(&mut self, file: &RawFile, path: &[&[u8]]) -> Result<(), MetainfoError> {
+    fn file(&mut self, file: &RawFile) -> Result<(), MetainfoError> {
         if self.files.len() >= MAX_FILES {
             return Err(MetainfoError::TooManyFiles);
         }
-        let (path, raw_path) = name(path)?;
+        let path = self.path.path().ok_or(MetainfoError::FileTree)?;
+        let raw_path: Option<RawPath> =
+            self.path.is_changed().then(|| self.raw_path.iter().map(|c| Box::from(*c)).collect());
         let raw_len: usize = raw_path.iter().flatten().map(|c| c.len() + size_of::<Box<[u8]>>()).sum();
         self.paths_len += path.as_str().len() + raw_len;
         if self.paths_len > MAX_PATHS_LEN {

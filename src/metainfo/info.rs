@@ -34,8 +34,8 @@ pub struct Info {
 /// One file of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Below the torrent's own folder; of a single-file torrent, the torrent's name. No two files that are written have
-    /// the same, letter case ignored.
+    /// Below the torrent's own folder; of a single-file torrent, the file itself (its name is nearly always the
+    /// torrent's). No two files that are written have the same, letter case ignored.
     pub path: SafePath,
     /// In bytes.
     pub length: u64,
@@ -163,7 +163,7 @@ impl Info {
             if !dict.is_canonical() {
                 return Err(MetainfoError::NotCanonical);
             }
-            Some(v2_half(&dict, &name, limits)?)
+            Some(v2_half(&dict, limits)?)
         } else {
             None
         };
@@ -250,7 +250,7 @@ impl Info {
         &self.files
     }
 
-    /// Whether the torrent is one file called [`Info::name`], not a folder of that name.
+    /// Whether the torrent is one file, not a folder called [`Info::name`].
     pub fn is_single_file(&self) -> bool {
         self.single_file
     }
@@ -397,11 +397,11 @@ fn v1_half(dict: &Dictionary<'_>, raw_name: &[u8], limits: Limits) -> Result<Hal
     Ok(Half { files: vec![file], single_file: true })
 }
 
-fn v2_half(dict: &Dictionary<'_>, name: &SafePath, limits: Limits) -> Result<Half, MetainfoError> {
+fn v2_half(dict: &Dictionary<'_>, limits: Limits) -> Result<Half, MetainfoError> {
     let tree = dict.raw(b"file tree").ok_or(MetainfoError::Missing("file tree"))?;
     let files = file_tree::parse_tree(tree, limits)?;
-    // A lone file in the outermost folder is the torrent, if that has its name (so libtorrent, too).
-    let single_file = matches!(&files[..], [file] if file.path == *name);
+    // A lone file in the outermost folder is the torrent, whatever `name` says (BEP 52, "interpreting paths").
+    let single_file = matches!(&files[..], [file] if file.path.components().count() == 1);
     Ok(Half { files, single_file })
 }
 

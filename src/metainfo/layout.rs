@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn padding_ends_the_data_of_a_piece() {
-        let table: &[(&[(bool, u64)], &[(u32, u32)])] = &[
+        type Case = (&'static [(bool, u64)], &'static [(u32, u32)]);
+        let table: &[Case] = &[
             (&[(FILE, 25)], &[(10, 10), (10, 10), (5, 5)]),
             (&[(FILE, 3), (PAD, 7), (FILE, 12)], &[(10, 3), (10, 10), (2, 2)]),
             // In two pad files, with an empty file between them.

@@ -20,20 +20,9 @@ impl SafePath {
     /// [`MetainfoError::PathTooDeep`], [`MetainfoError::PathTooLong`], and [`MetainfoError::NoName`] (of file 0) when
     /// there is no component.
     pub fn new<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, MetainfoError> {
-        let mut joined = String::new();
-        for (depth, component) in components.into_iter().enumerate() {
-            if depth >= MAX_PATH_DEPTH {
-                return Err(MetainfoError::PathTooDeep);
-            }
-            if depth > 0 {
-                joined.push('/');
-            }
-            joined.push_str(&safe_component(component));
-            if joined.len() > MAX_PATH_LEN {
-                return Err(MetainfoError::PathTooLong);
-            }
-        }
-        if joined.is_empty() { Err(MetainfoError::NoName(0)) } else { Ok(Self(joined.into())) }
+        let mut path = Components::default();
+        components.into_iter().try_for_each(|c| path.push(c))?;
+        path.path().ok_or(MetainfoError::NoName(0))
     }
 
     /// The components, outermost folder first; at least one.
@@ -76,6 +65,54 @@ impl fmt::Display for SafePath {
 impl fmt::Debug for SafePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// A path made safe component by component: a folder's name once, however many files lie in it.
+#[derive(Debug, Default)]
+pub(super) struct Components {
+    joined: String,
+    /// For each component: where `joined` ended before it, and whether making it safe changed it.
+    stack: Vec<(usize, bool)>,
+    changed: usize,
+}
+
+impl Components {
+    /// Goes into `component`.
+    ///
+    /// # Errors
+    /// [`MetainfoError::PathTooDeep`], [`MetainfoError::PathTooLong`].
+    pub(super) fn push(&mut self, component: &[u8]) -> Result<(), MetainfoError> {
+        if self.stack.len() >= MAX_PATH_DEPTH {
+            return Err(MetainfoError::PathTooDeep);
+        }
+        let safe = safe_component(component);
+        let changed = safe.as_bytes() != component;
+        self.stack.push((self.joined.len(), changed));
+        self.changed += usize::from(changed);
+        if !self.joined.is_empty() {
+            self.joined.push('/');
+        }
+        self.joined.push_str(&safe);
+        if self.joined.len() > MAX_PATH_LEN { Err(MetainfoError::PathTooLong) } else { Ok(()) }
+    }
+
+    /// Goes out of the last component.
+    pub(super) fn pop(&mut self) {
+        if let Some((end, changed)) = self.stack.pop() {
+            self.joined.truncate(end);
+            self.changed -= usize::from(changed);
+        }
+    }
+
+    /// Whether any component is not what it was.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed > 0
+    }
+
+    /// The path up to here; `None` without a component.
+    pub(super) fn path(&self) -> Option<SafePath> {
+        (!self.stack.is_empty()).then(|| SafePath(self.joined.as_str().into()))
     }
 }
 
@@ -141,6 +178,10 @@ fn cut(text: &str, len: usize) -> &str {
 /// Whether Windows takes the name for a device, with or without an extension.
 fn is_device(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name).trim_end();
+    // The longest is `CONOUT$`.
+    if stem.len() > 7 {
+        return false;
+    }
     let upper = stem.to_ascii_uppercase();
     if matches!(upper.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$") {
         return true;

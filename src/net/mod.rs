@@ -1,9 +1,12 @@
 //! L3: sockets.
 //!
-//! For: connecting, listening, talking to trackers over HTTP and UDP.
+//! For: connecting, listening, the handshake of peers; talking to trackers over HTTP and UDP.
 //! Must not know: what is decided with what arrives.
-//! BEPs: 7, 15, 23.
+//! BEPs: 3 (handshake), 7, 15, 23.
 
+pub mod dial;
+pub mod handshake;
 pub mod http;
+pub mod listen;
 pub mod mini_tracker;
 pub mod tracker;

@@ -1,9 +1,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::metainfo::Metainfo;
+use crate::torrent::{Place, SeedGoal};
 
 /// What all torrents of a session share.
 #[derive(Clone, Debug)]
@@ -27,25 +27,6 @@ pub struct Config {
     pub block_memory: u64,
     /// Disk threads; `None` is one per core.
     pub disk_threads: Option<usize>,
-}
-
-/// Where a torrent's data lies.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// In this folder, under the torrent's name.
-    Folder(PathBuf),
-    /// Exactly here: the file of a single-file torrent, or the folder of a multi-file one. Opened read-only, never
-    /// written to.
-    Exact(PathBuf),
-}
-
-/// When to stop seeding. With no field set: never.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SeedGoal {
-    /// Uploaded through wanted size.
-    pub ratio: Option<f64>,
-    /// Time since complete.
-    pub time: Option<Duration>,
 }
 
 /// A torrent to add, and how to treat it.

@@ -2,63 +2,160 @@
 //!
 //! For: adding and stopping torrents, what they share (ports, limits, disk threads), what they report.
 //! Must not know: how any of it is shown.
+//! Main types: [`Session`], [`Torrent`].
 
 mod config;
-mod event;
+mod incoming;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-pub use config::{AddTorrent, Config, Place, SeedGoal};
-pub use event::{Event, State, Status, TrackerReport};
+use tokio::task::JoinHandle;
 
+pub use config::{AddTorrent, Config};
+
+use crate::base::PeerId;
+use crate::disk::DiskPool;
 use crate::error::Error;
+use crate::net::listen;
+use crate::net::tracker::{TrackerClient, TrackerClientConfig};
+use crate::torrent::{self, Network, RateLimits, Spec};
+pub use crate::torrent::{End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
 
-/// Many torrents in one process. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Session {}
+/// Many torrents in one process. Cheap to clone. Stops when the last clone and the last torrent are dropped, or by
+/// [`Session::stop`], which also tells trackers.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
 
-/// One torrent of a session. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Torrent {}
+struct Inner {
+    config: Config,
+    network: Arc<Network>,
+    disk: Arc<DiskPool>,
+    trackers: TrackerClient,
+    addresses: Vec<SocketAddr>,
+    torrents: Arc<Torrents>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Every torrent under each of the 20-byte names that peers may use for it.
+#[derive(Default)]
+struct Torrents {
+    by_wire_form: RwLock<HashMap<[u8; 20], Torrent>>,
+}
+
+impl Torrents {
+    fn find(&self, wire_form: &[u8; 20]) -> Option<Torrent> {
+        self.by_wire_form.read().unwrap_or_else(PoisonError::into_inner).get(wire_form).cloned()
+    }
+
+    fn all(&self) -> Vec<Torrent> {
+        let by_wire_form = self.by_wire_form.read().unwrap_or_else(PoisonError::into_inner);
+        // A hybrid stands there twice.
+        by_wire_form.iter().filter(|(name, torrent)| **name == torrent.info_hash().wire()).map(|(_, t)| t.clone()).collect()
+    }
+}
 
 impl Session {
     /// Binds the ports and starts the disk threads.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when an address cannot be bound.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let _ = config;
-        Err(Error::Stopped)
+        let listeners = listen::open(&config.listen).map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
+        let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+        let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
+        let network = Arc::new(Network::new(limits, config.max_connections));
+        let torrents = Arc::new(Torrents::default());
+        let tasks = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(incoming::serve(listener, torrents.clone(), network.clone())))
+            .collect();
+        let disk = DiskPool::new(config.disk_threads)
+            .map_err(|e| Error::Disk { message: format!("cannot start disk threads: {e}"), path: None })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                network,
+                disk: Arc::new(disk),
+                trackers: TrackerClient::new(TrackerClientConfig::default()),
+                addresses,
+                torrents,
+                listeners: Mutex::new(tasks),
+                config,
+            }),
+        })
     }
 
-    /// Adds a torrent: checks its place, starts its task.
-    pub async fn add(&self, torrent: AddTorrent) -> Result<Torrent, Error> {
-        let _ = torrent;
-        Err(Error::Stopped)
+    /// Adds a torrent and starts it. What becomes of it is told by [`Torrent::events`] and [`Torrent::finished`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the session has it already.
+    pub async fn add(&self, add: AddTorrent) -> Result<Torrent, Error> {
+        let inner = &self.inner;
+        let mut entropy = [0; 12];
+        getrandom::fill(&mut entropy).map_err(|e| Error::Invalid(format!("no randomness: {e}")))?;
+        let info_hash = add.metainfo.info.info_hash();
+        let spec = Spec {
+            place: add.place,
+            selected: add.selected,
+            sequential: add.sequential,
+            peers: add.peers,
+            extra_trackers: add.extra_trackers,
+            backend: add.backend,
+            preallocate: add.preallocate,
+            overwrite: add.overwrite,
+            seed: add.seed,
+            super_seed: add.super_seed,
+            use_trackers: inner.config.trackers,
+            max_peers: inner.config.max_peers,
+            block_memory: inner.config.block_memory,
+            state_dir: inner.config.state_dir.clone(),
+            listen: inner.addresses.clone(),
+            peer_id: PeerId::ours(entropy),
+            metainfo: add.metainfo,
+        };
+        let mut by_wire_form = inner.torrents.by_wire_form.write().unwrap_or_else(PoisonError::into_inner);
+        if info_hash.wire_forms().any(|form| by_wire_form.contains_key(&form)) {
+            return Err(Error::Invalid(format!("{info_hash} is given twice")));
+        }
+        let torrent = torrent::start(spec, inner.disk.clone(), inner.network.clone(), inner.trackers.clone());
+        for form in info_hash.wire_forms() {
+            by_wire_form.insert(form, torrent.clone());
+        }
+        Ok(torrent)
     }
 
     /// Where it listens.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
-        vec![]
+        self.inner.addresses.clone()
     }
 
     /// Stops all torrents: state is saved, trackers are told, within `deadline`.
     pub async fn stop(&self, deadline: Duration) {
-        let _ = deadline;
+        for listener in self.inner.listeners.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            listener.abort();
+        }
+        let torrents = self.inner.torrents.all();
+        for torrent in &torrents {
+            torrent.stop(deadline);
+        }
+        let all_stopped = async {
+            for torrent in &torrents {
+                torrent.stopped().await;
+            }
+        };
+        // What is not done by then is left: resume data is written first, trackers are told last.
+        let _ = tokio::time::timeout(deadline, all_stopped).await;
     }
 }
 
-impl Torrent {
-    /// How it stands now.
-    pub fn status(&self) -> Option<Status> {
-        None
-    }
-
-    /// What happens from now on. Slow readers lose the oldest events, never slow the torrent.
-    pub fn events(&self) -> tokio::sync::broadcast::Receiver<Event> {
-        tokio::sync::broadcast::channel(1).1
-    }
-
-    /// Waits until all that is wanted is verified and synced, and the seeding goal (if any) is reached.
-    pub async fn finished(&self) -> Result<(), Error> {
-        Err(Error::Stopped)
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for listener in self.listeners.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            listener.abort();
+        }
     }
 }

@@ -159,6 +159,7 @@ impl Iterator for Spans<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -195,7 +196,7 @@ mod tests {
         let map = FileMap::new((0..100_000).map(|n| Placed { offset: n * 3, length: 3, pad: false })).unwrap();
         let start = Instant::now();
         for position in 0..100_000u64 {
-            assert_eq!(map.spans(position * 3, 6).count(), if position == 99_999 { 2 } else { 2 });
+            assert_eq!(map.spans(position * 3, 6).count(), 2);
         }
         assert!(start.elapsed().as_secs() < 2, "a scan from the first file would take minutes");
     }

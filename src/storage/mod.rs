@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use crate::sys::Stamp;
+pub use crate::sys::Cached;
 pub use check::{Checked, FileProblem, PieceState, Problem, check};
 pub use error::{ErrorKind, StorageError};
 pub use file_map::{FileMap, Overlap, Placed, Span, Spans, Target};
@@ -354,4 +354,5 @@ impl Storage {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests;

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
-use super::{Stamp, Storage, StorageError};
+use super::{Storage, StorageError};
+use crate::resume::FileStamp;
 use crate::sys;
 
 impl Storage {
@@ -58,7 +59,7 @@ impl Storage {
     ///
     /// # Errors
     /// As the system says.
-    pub fn file_identities(&self) -> Result<Vec<Option<Stamp>>, StorageError> {
+    pub fn file_identities(&self) -> Result<Vec<Option<FileStamp>>, StorageError> {
         let stat = |number: u32| {
             let pad = self.files.get(number as usize).is_some_and(|f| f.pad);
             let found = if pad { Ok(None) } else { self.dir.stat(self.name(number)) };

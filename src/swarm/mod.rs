@@ -2,4 +2,305 @@
 //!
 //! For: who to connect to, what to ask for, whom to serve, whom to blame.
 //! Must not know: sockets, files, threads, trackers, the clock, randomness; `now` and `seed` are passed in.
-//! BEPs: 3, 6, 10, 16, 21, 40, 54.
+//! Main type: [`Swarm`]. BEPs: 3, 6, 10, 16, 21, 40, 54.
+//!
+//! What happened goes in by `handle_*`; what to do comes out by [`Swarm::poll_action`], [`Swarm::poll_wake`] and
+//! [`Swarm::poll_timeout`]. `impl Swarm` is spread over files by what it deals with:
+//!
+//! | file | deals with |
+//! |---|---|
+//! | `connect` | connections that come and go, whom to dial |
+//! | `receive` | messages: what peers have, want and can do |
+//! | `download` | asking for blocks, taking them, verdicts about pieces |
+//! | `upload` | their requests, who is choked |
+//! | `tick` | all that happens because time passes |
+//! | `look` | counters for display |
+//!
+//! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
+//! [`candidates`], [`blame`], [`super_seed`], [`allowed_fast`].
+
+pub mod address_filter;
+pub mod allowed_fast;
+pub mod bans;
+pub mod blame;
+pub mod candidates;
+pub mod choker;
+mod connect;
+mod download;
+mod look;
+mod partial;
+mod peer;
+pub mod peer_priority;
+pub mod picker;
+mod receive;
+pub mod requests;
+pub mod super_seed;
+mod tick;
+mod upload;
+pub mod upload_slots;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+
+use candidates::CandidatesConfig;
+pub use candidates::Source;
+pub use connect::Refused;
+pub use download::{Receive, Verdict};
+pub use look::{PeerSummary, Totals};
+pub use partial::FullPiece;
+pub use peer::NewPeer;
+pub use picker::{Picker, Priority};
+
+use crate::base::{Bitfield, BlockPool, Geometry, PeerId, PeerKey, PieceIndex, Slab};
+use crate::wire::Outbox;
+
+/// What a swarm is told once.
+#[derive(Clone, Debug)]
+pub struct SwarmConfig {
+    /// The 20 bytes that name the torrent in handshakes; seeds the allowed-fast sets.
+    pub info_hash: [u8; 20],
+    /// Our own id, so that we do not talk to ourselves.
+    pub peer_id: PeerId,
+    /// Our listening port, told to peers.
+    pub listen_port: Option<u16>,
+    /// Connections, at most.
+    pub max_peers: usize,
+    /// Bytes of blocks that may wait for their piece to be complete, verified and written.
+    pub block_memory: u64,
+    /// Bytes per second that may be sent, if limited: the number of unchoked peers follows from it.
+    pub limit_up: Option<u64>,
+    /// Pieces in order instead of rarest first.
+    pub sequential: bool,
+    /// BEP 16.
+    pub super_seed: bool,
+    /// Several connections from one address, not only from loopback.
+    pub many_per_address: bool,
+}
+
+/// Something to be done about the swarm's decisions.
+#[derive(Debug)]
+pub enum Action {
+    /// Hash the piece, write it if it is right, and report by [`Swarm::handle_verdict`].
+    Verify(FullPiece),
+    /// Connect to this address, and report by [`Swarm::handle_connected`] or [`Swarm::handle_dial_failed`].
+    Dial(SocketAddr),
+    /// Close the connection, and report by [`Swarm::handle_closed`].
+    Close(PeerKey, CloseReason),
+    /// A piece was verified and written: news for whoever watches.
+    Have(PieceIndex),
+    /// All that is wanted is there.
+    Complete,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// It broke the protocol, or sent what cannot be.
+    #[error("{0}")]
+    Misbehaved(#[from] Misbehaved),
+    /// It sent data that does not hash.
+    #[error("sent bad data")]
+    BadData,
+    /// It has been silent for two minutes.
+    #[error("silent")]
+    Silent,
+    /// It was asked and did not deliver for a minute.
+    #[error("does not deliver")]
+    Stalled,
+    /// It does not read what we send.
+    #[error("does not read")]
+    NotReading,
+    /// Neither side has anything for the other.
+    #[error("no use to each other")]
+    Useless,
+    /// The other side closed, or the network did.
+    #[error("connection lost")]
+    Lost,
+    /// A second connection to the same peer.
+    #[error("connected twice")]
+    Duplicate,
+    /// The torrent stops.
+    #[error("stopping")]
+    Stopping,
+}
+
+/// What a peer did that it may not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misbehaved {
+    /// Bytes that are no message.
+    #[error("sent bytes that are no message")]
+    Malformed,
+    /// Numbers that name no place in the torrent.
+    #[error("named a place outside the torrent")]
+    Geometry,
+    /// A bitfield of the wrong size or with spare bits.
+    #[error("sent a malformed bitfield")]
+    Bitfield,
+    /// `bitfield`, `have all` or `have none` not first, or twice.
+    #[error("said twice what it has")]
+    HaveTwice,
+    /// A message of the fast extension that was not agreed on.
+    #[error("used the fast extension without leave")]
+    NotFast,
+    /// Too many requests that it may not make.
+    #[error("kept asking for what it cannot have")]
+    InvalidRequests,
+    /// More requests than any queue holds.
+    #[error("asked for too much at once")]
+    TooManyRequests,
+    /// Changed its mind about interest or choking thousands of times.
+    #[error("flooded us with changes of mind")]
+    Flood,
+    /// An extension message that is no bencoded dictionary.
+    #[error("sent a malformed extension message")]
+    Extension,
+}
+
+/// The brain of one torrent: see the [module](self).
+#[derive(Debug)]
+pub struct Swarm {
+    config: SwarmConfig,
+    geometry: Geometry,
+    pool: BlockPool,
+    picker: Picker,
+    peers: Slab<peer::Peer>,
+    candidates: candidates::Candidates,
+    choker: choker::Choker,
+    slots: upload_slots::UploadSlots,
+    blame: blame::Blame,
+    super_seed: Option<super_seed::SuperSeed>,
+    /// Pieces of which some blocks are here.
+    partials: FxHashMap<PieceIndex, partial::PartialPiece>,
+    /// Pieces at the disk threads, and who sent which of their blocks.
+    verifying: FxHashMap<PieceIndex, Vec<blame::Sender>>,
+    actions: VecDeque<Action>,
+    wakes: Vec<PeerKey>,
+    /// Reused by [`Picker::pick`].
+    picked: Vec<crate::base::Block>,
+    /// Somebody could ask for more if there were more buffers.
+    starved: bool,
+    /// Connections being opened.
+    dialling: usize,
+    /// No new connections and no new requests.
+    stopping: bool,
+    completed: bool,
+    totals: look::Counters,
+    next_tick: Instant,
+    next_choke: Instant,
+}
+
+impl Swarm {
+    /// A swarm nobody has joined yet.
+    ///
+    /// `have` is what is on disk and verified; `priorities` holds one entry per piece, or is empty if every piece is
+    /// wanted alike. The same `seed` and the same calls give the same decisions.
+    pub fn new(
+        now: Instant,
+        geometry: Geometry,
+        have: &Bitfield,
+        priorities: &[Priority],
+        config: SwarmConfig,
+        seed: u64,
+    ) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut picker = Picker::new(geometry.clone(), have, rng.u64(..));
+        picker.set_sequential(config.sequential);
+        for (piece, priority) in geometry.pieces().zip(priorities) {
+            picker.set_priority(piece, *priority);
+        }
+        // A pool smaller than two pieces could never finish one while another is being verified.
+        let ceiling = config.block_memory.max(2 * u64::from(geometry.piece_length()));
+        let completed = picker.is_complete();
+        let super_seed = (config.super_seed && have.is_full()).then(|| super_seed::SuperSeed::new(&geometry, rng.u64(..)));
+        Self {
+            pool: BlockPool::new(ceiling),
+            peers: Slab::default(),
+            candidates: candidates::Candidates::new(
+                CandidatesConfig { shared_ips: config.many_per_address, ..CandidatesConfig::default() },
+                rng.u64(..),
+            ),
+            choker: choker::Choker::new(geometry.piece_length(), rng.u64(..)),
+            slots: upload_slots::UploadSlots::new(now),
+            blame: blame::Blame::new(rng.u128(..).to_le_bytes()),
+            super_seed,
+            partials: FxHashMap::default(),
+            verifying: FxHashMap::default(),
+            actions: VecDeque::new(),
+            wakes: Vec::new(),
+            picked: Vec::new(),
+            starved: false,
+            dialling: 0,
+            stopping: false,
+            completed,
+            totals: look::Counters::new(now),
+            next_tick: now + tick::TICK,
+            next_choke: now + choker::ROUND,
+            picker,
+            geometry,
+            config,
+        }
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next peer whose outbox has something new, put there while dealing with another. Each is named once until
+    /// its outbox is looked at.
+    pub fn poll_wake(&mut self) -> Option<PeerKey> {
+        self.wakes.pop()
+    }
+
+    /// When [`Swarm::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// What waits to be sent to a peer. The caller takes what it can send; nothing if the peer is gone.
+    pub fn outbox(&mut self, key: PeerKey) -> Option<&mut Outbox> {
+        let peer = self.peers.at_mut(key)?;
+        peer.waking = false;
+        Some(&mut peer.outbox)
+    }
+
+    /// How the torrent divides.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// What is verified and on disk.
+    pub fn have(&self) -> &Bitfield {
+        self.picker.have()
+    }
+
+    /// Whether all that is wanted is there.
+    pub fn is_complete(&self) -> bool {
+        self.picker.is_complete()
+    }
+
+    /// Asks for nothing more and connects to nobody: the torrent is about to stop. All connections are closed.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for key in self.peers.keys() {
+            self.close(key, CloseReason::Stopping);
+        }
+    }
+
+    fn close(&mut self, key: PeerKey, reason: CloseReason) {
+        self.actions.push_back(Action::Close(key, reason));
+    }
+
+    /// Sees to it that what was put into a peer's outbox is sent soon.
+    fn wake(wakes: &mut Vec<PeerKey>, key: PeerKey, peer: &mut peer::Peer) {
+        if !peer.waking {
+            peer.waking = true;
+            wakes.push(key);
+        }
+    }
+}

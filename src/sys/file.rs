@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{Mode, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use crate::resume::FileStamp;
+
 /// The most slices that one vectored call takes (`IOV_MAX` of Linux and the BSDs).
 const MAX_SLICES: usize = 1024;
 
@@ -43,21 +45,10 @@ pub fn write_at(file: &File, slices: &[&[u8]], mut offset: u64) -> io::Result<()
     Ok(())
 }
 
-/// What distinguishes one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// Bytes.
-    pub size: u64,
-    /// Last change of the contents, in nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Number within its file system; 0 where there is none.
-    pub inode: u64,
-}
-
-/// The stamp of an open file or of a name.
-pub fn stamp(stat: &Stat) -> Stamp {
+/// What distinguishes this state of a file from another.
+pub fn stamp(stat: &Stat) -> FileStamp {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "the types differ from system to system")]
-    Stamp {
+    FileStamp {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime_ns: (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
         inode: u64::from(stat.st_ino),
@@ -143,6 +134,32 @@ pub fn is_cached(file: &File, offset: u64, len: u64) -> Cached {
     }
 }
 
+/// Sends up to `len` bytes of `file` from `offset` on to `socket` without reading them: how many it took.
+///
+/// # Errors
+/// As the system says: `WouldBlock` when the socket is full, `UnexpectedEof` when the file ends before `offset`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn send_file(socket: impl std::os::fd::AsFd, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+    let mut at = offset;
+    match rustix::fs::sendfile(socket, file, Some(&mut at), len)? {
+        0 if len > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        sent => Ok(sent),
+    }
+}
+
+/// As on Linux, by way of a buffer.
+///
+/// # Errors
+/// As on Linux.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub fn send_file(socket: impl std::os::fd::AsFd, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+    let mut buf = [0; 1 << 14];
+    match file.read_at(&mut buf[..len.min(1 << 14)], offset)? {
+        0 if len > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(rustix::io::write(socket, &buf[..read])?),
+    }
+}
+
 /// Tells the system that the range will be read soon. A hint: nothing comes of it if it fails.
 pub fn will_need(file: &File, offset: u64, len: u64) {
     #[cfg(target_os = "linux")]
@@ -152,6 +169,7 @@ pub fn will_need(file: &File, offset: u64, len: u64) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests {
     use super::*;
 
@@ -181,6 +199,20 @@ mod tests {
             assert!(start <= 1 << 19 && end > 1 << 19);
         }
         assert_ne!(is_cached(&file, 1 << 19, 10), Cached::No);
+    }
+
+    #[test]
+    fn files_to_sockets() {
+        use std::io::Read;
+        let file = tempfile::tempfile().unwrap();
+        write_at(&file, &[b"0123456789"], 0).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(send_file(&ours, &file, 7, 100).unwrap(), 3);
+        assert_eq!(send_file(&ours, &file, 10, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        drop(ours);
+        let mut sent = String::new();
+        theirs.read_to_string(&mut sent).unwrap();
+        assert_eq!(sent, "789");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod space;
 
 pub use dir::{Access, Dir};
 pub use file::{
-    Cached, Stamp, data_from, inode, is_cached, make_executable, private, read_at, same_file, stamp, will_need,
+    Cached, data_from, inode, is_cached, make_executable, private, read_at, same_file, send_file, stamp, will_need,
     write_at,
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit};

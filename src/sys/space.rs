@@ -22,8 +22,9 @@ pub fn file_system(dir: &Dir) -> FileSystem {
     #[cfg(target_os = "linux")]
     {
         let Ok(stat) = rustix::fs::fstatfs(dir.fd()) else { return FileSystem::Unknown };
-        // Magic numbers are 32 bits; the field is wider, and sign-extended on some systems.
-        match u64::from_ne_bytes(i64::from(stat.f_type).to_ne_bytes()) & 0xffff_ffff {
+        // Magic numbers are 32 bits; the field's width and sign differ from system to system.
+        #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+        match (stat.f_type as i64).cast_unsigned() & 0xffff_ffff {
             0xef53 => FileSystem::Mappable("ext4"),
             0x5846_5342 => FileSystem::Mappable("xfs"),
             0xf2f5_2010 => FileSystem::Mappable("f2fs"),

@@ -2,3 +2,280 @@
 //!
 //! For: the tasks that join sockets, disk threads and trackers to the swarm.
 //! Must not know: other torrents, the command line.
+//! Main type: [`Torrent`].
+//!
+//! ```text
+//! opening   open the files ─► what is on disk? (resume data, else hashing) ─► take the space
+//! task      one per torrent: verdicts of the disk threads, time, trackers, saving, stopping
+//! conn      one per connection: socket ◄─► swarm, under a short lock per turn
+//! shared    the swarm behind its lock, and how its actions are carried out
+//! ```
+
+mod conn;
+mod event;
+mod failure;
+mod limits;
+mod network;
+mod opening;
+mod outgoing;
+mod saving;
+mod shared;
+mod spec;
+mod task;
+mod trackers;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+
+pub use event::{Event, State, Status, TrackerReport};
+pub use failure::Failure;
+pub use limits::{RateLimit, RateLimits};
+pub use network::Network;
+pub use spec::{SeedGoal, Spec};
+
+pub use crate::storage::Place;
+
+use crate::base::InfoHash;
+use crate::disk::DiskPool;
+use crate::metainfo::Metainfo;
+use crate::net::tracker::TrackerClient;
+use crate::storage::Progress;
+use crate::wire::Handshake;
+use shared::Shared;
+
+/// Events that a slow reader may fall behind before it loses some.
+const EVENT_BACKLOG: usize = 4_096;
+
+/// One running torrent. Cheap to clone.
+#[derive(Clone)]
+pub struct Torrent {
+    inner: Arc<Inner>,
+}
+
+/// What the handle and the torrent's task share.
+struct Inner {
+    metainfo: Arc<Metainfo>,
+    events: broadcast::Sender<Event>,
+    /// For the first who asks, so that nothing is missed.
+    first_events: Mutex<Option<broadcast::Receiver<Event>>>,
+    phase: Mutex<Phase>,
+    /// When the torrent is to have stopped, once it is told to stop.
+    stop: watch::Sender<Option<Instant>>,
+    outcome: watch::Sender<Outcome>,
+    /// Bytes of the wanted files, and those of them that are verified.
+    wanted_bytes: AtomicU64,
+    have_bytes: AtomicU64,
+}
+
+/// Where the torrent is in its life, with what there is to see of it.
+enum Phase {
+    Checking(Arc<Progress>),
+    Running(Arc<Shared>),
+    Failed(String),
+    Stopped,
+}
+
+/// What has become of the torrent.
+#[derive(Clone, Debug)]
+enum Outcome {
+    /// It is under way.
+    Running,
+    /// All that was asked for is done; it is about to stop, or has.
+    Finished { ended: bool },
+    /// It cannot go on.
+    Failed { failure: Failure, ended: bool },
+    /// It was told to stop.
+    Stopped { ended: bool },
+}
+
+impl Outcome {
+    fn ended(&self) -> bool {
+        match self {
+            Self::Running => false,
+            Self::Finished { ended } | Self::Failed { ended, .. } | Self::Stopped { ended } => *ended,
+        }
+    }
+}
+
+/// How a torrent came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All that was asked for is done.
+    Finished,
+    /// It was told to stop before.
+    Stopped,
+}
+
+/// Starts a torrent. What becomes of it is told by its events.
+pub fn start(spec: Spec, disk: Arc<DiskPool>, network: Arc<Network>, trackers: TrackerClient) -> Torrent {
+    let (events, first) = broadcast::channel(EVENT_BACKLOG);
+    let progress = Arc::new(Progress::default());
+    let inner = Arc::new(Inner {
+        metainfo: spec.metainfo.clone(),
+        events,
+        first_events: Mutex::new(Some(first)),
+        phase: Mutex::new(Phase::Checking(progress.clone())),
+        stop: watch::Sender::new(None),
+        outcome: watch::Sender::new(Outcome::Running),
+        wanted_bytes: AtomicU64::new(0),
+        have_bytes: AtomicU64::new(0),
+    });
+    tokio::spawn(task::run(inner.clone(), spec, disk, network, trackers, progress));
+    Torrent { inner }
+}
+
+impl Torrent {
+    /// Its identity.
+    pub fn info_hash(&self) -> InfoHash {
+        self.inner.metainfo.info.info_hash()
+    }
+
+    /// What it is.
+    pub fn metainfo(&self) -> &Arc<Metainfo> {
+        &self.inner.metainfo
+    }
+
+    /// How it stands now.
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// What happens: to the first who asks all that has happened, to others what happens from now on. A reader that is
+    /// too slow loses the oldest events, and never slows the torrent.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        let first = self.inner.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.inner.events.subscribe())
+    }
+
+    /// Waits until all that is wanted is verified and synced and the seeding goal, if there is one, is reached; or until
+    /// it is stopped.
+    ///
+    /// # Errors
+    /// What keeps it from going on.
+    pub async fn finished(&self) -> Result<End, Failure> {
+        let mut outcome = self.inner.outcome.subscribe();
+        let done = outcome.wait_for(|o| !matches!(o, Outcome::Running)).await;
+        match done.as_deref() {
+            Ok(Outcome::Finished { .. }) => Ok(End::Finished),
+            Ok(Outcome::Failed { failure, .. }) => Err(failure.clone()),
+            Ok(Outcome::Stopped { .. } | Outcome::Running) | Err(_) => Ok(End::Stopped),
+        }
+    }
+
+    /// Tells it to stop: state is saved, then trackers are told, all within `deadline`.
+    pub fn stop(&self, deadline: Duration) {
+        self.inner.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(Instant::now() + deadline);
+            first
+        });
+    }
+
+    /// Waits until it has stopped, for whatever reason.
+    pub async fn stopped(&self) {
+        let mut outcome = self.inner.outcome.subscribe();
+        let _ = outcome.wait_for(Outcome::ended).await;
+    }
+
+    /// What we say to a peer at `address` that asks for the torrent by the 20 bytes `info_hash`; nothing if it is not
+    /// welcome.
+    pub fn answer(&self, address: SocketAddr, info_hash: [u8; 20]) -> Option<Handshake> {
+        let shared = self.inner.shared()?;
+        shared.turn_quietly(|swarm| swarm.admits(address)).ok()?;
+        Some(shared.our_handshake(info_hash))
+    }
+
+    /// Takes a connection whose handshake is done.
+    pub fn accept(&self, stream: TcpStream, address: SocketAddr, theirs: Handshake, permit: OwnedSemaphorePermit) {
+        if let Some(shared) = self.inner.shared() {
+            tokio::spawn(shared.attend(stream, address, false, theirs, permit));
+        }
+    }
+}
+
+impl Inner {
+    fn shared(&self) -> Option<Arc<Shared>> {
+        match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Running(shared) => Some(shared.clone()),
+            _ => None,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody need listen.
+        let _ = self.events.send(event);
+    }
+
+    /// Whether nothing of what is wanted is missing, going by bytes.
+    fn missing_bytes(&self) -> u64 {
+        self.wanted_bytes.load(Ordering::Relaxed).saturating_sub(self.have_bytes.load(Ordering::Relaxed))
+    }
+
+    fn status(&self) -> Status {
+        let mut status = Status {
+            wanted_bytes: self.wanted_bytes.load(Ordering::Relaxed),
+            have_bytes: self.have_bytes.load(Ordering::Relaxed),
+            piece_count: self.metainfo.info.geometry().piece_count(),
+            ..Status::new(State::Stopped)
+        };
+        let shared = match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Checking(progress) => {
+                status.state = State::Checking;
+                status.checked_bytes = progress.bytes.load(Ordering::Relaxed);
+                return status;
+            }
+            Phase::Failed(why) => {
+                status.state = State::Failed;
+                status.cause = Some(why.clone());
+                return status;
+            }
+            Phase::Stopped => return status,
+            Phase::Running(shared) => shared.clone(),
+        };
+        let (totals, have_pieces, complete) =
+            shared.turn_quietly(|swarm| (swarm.totals(Instant::now()), swarm.have().count(), swarm.is_complete()));
+        status.state = if complete { State::Seeding } else { State::Downloading };
+        status.cause = cause(&totals, complete);
+        status.down_rate = totals.down_rate;
+        status.up_rate = totals.up_rate;
+        status.downloaded = totals.downloaded;
+        status.uploaded = totals.uploaded;
+        status.wasted = totals.wasted;
+        status.have_pieces = have_pieces;
+        status.peers = totals.peers;
+        status.seeds = totals.seeds;
+        status.candidates = totals.candidates;
+        let missing = self.missing_bytes();
+        status.eta = (!complete && totals.down_rate > 0).then(|| Duration::from_secs(missing / totals.down_rate));
+        status.ratio = ratio(totals.uploaded, status.wanted_bytes);
+        status
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio is for people")]
+fn ratio(uploaded: u64, wanted: u64) -> f64 {
+    if wanted == 0 { 0.0 } else { uploaded as f64 / wanted as f64 }
+}
+
+/// Why nothing moves, if nothing does.
+fn cause(totals: &crate::swarm::Totals, complete: bool) -> Option<String> {
+    if complete || totals.down_rate > 0 {
+        return None;
+    }
+    Some(match (totals.peers, totals.candidates, totals.interesting, totals.choking) {
+        (0, 0, ..) => "no peers known".to_owned(),
+        (0, known, ..) => format!("trying {known} known peers"),
+        (connected, _, 0, _) => format!("none of the {connected} peers has what is missing"),
+        (_, _, interesting, choking) if interesting == choking => format!("choked by all {choking} peers that have more"),
+        _ => "waiting for data".to_owned(),
+    })
+}

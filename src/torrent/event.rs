@@ -133,3 +133,28 @@ pub enum Event {
     /// It has stopped: state is saved, trackers were told.
     Stopped,
 }
+
+impl Status {
+    /// All zero, in this state.
+    pub fn new(state: State) -> Self {
+        Self {
+            state,
+            cause: None,
+            down_rate: 0,
+            up_rate: 0,
+            downloaded: 0,
+            uploaded: 0,
+            wasted: 0,
+            have_bytes: 0,
+            wanted_bytes: 0,
+            have_pieces: 0,
+            piece_count: 0,
+            checked_bytes: 0,
+            peers: 0,
+            seeds: 0,
+            candidates: 0,
+            eta: None,
+            ratio: 0.0,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Many messages of equal length, side by side: four through the SHA instructions at once, whose latency one message
+//! cannot fill, or sixteen in the lanes of AVX-512.
+//!
+//! What is the same for all is here: choosing the way, grouping messages, walking their slices, padding the last block.
+//! The kernels (`ni`, `avx512`) see only whole blocks of 64 bytes.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod ni;
+
+use std::sync::OnceLock;
+
+use super::Slices;
+
+/// Bytes of a block of SHA-1 and SHA-256.
+const BLOCK: usize = 64;
+
+/// With fewer, sixteen lanes are slower than four at a time (measured: `benches/hash.rs`).
+const MIN_OF_16: usize = 9;
+
+/// Feeds equally many whole blocks to each of `N` states of `W` words.
+type Kernel<const W: usize, const N: usize> = fn(&mut [[u32; W]; N], [&[u8]; N]);
+
+/// The kernels of one hash that this processor can run.
+#[derive(Clone, Copy)]
+struct Kernels<const W: usize> {
+    of_4: Option<Kernel<W, 4>>,
+    of_16: Option<Kernel<W, 16>>,
+    initial: [u32; W],
+}
+
+/// The ways to hash many messages, and which are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tier {
+    ni: bool,
+    avx512: bool,
+}
+
+impl Tier {
+    /// One message at a time.
+    pub(super) const SCALAR: Self = Self { ni: false, avx512: false };
+
+    /// The best this processor has; `GANNET_HASH` (`scalar`, `ni4`, `avx512`) chooses a lesser one, for tests and
+    /// benches. Found once.
+    pub(super) fn in_use() -> Self {
+        static TIER: OnceLock<Tier> = OnceLock::new();
+        *TIER.get_or_init(|| {
+            let best = Self::detected();
+            match std::env::var("GANNET_HASH").as_deref() {
+                Ok("scalar") => Self::SCALAR,
+                Ok("ni4") => Self { avx512: false, ..best },
+                Ok("avx512") => Self { ni: false, ..best },
+                // Kernels that are not optimised are hundreds of times slower than the crates, which are even in
+                // debug builds.
+                _ if cfg!(debug_assertions) => Self::SCALAR,
+                _ => best,
+            }
+        })
+    }
+
+    pub(super) fn detected() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return Self { ni: ni::is_supported(), avx512: avx512::is_supported() };
+        #[cfg(not(target_arch = "x86_64"))]
+        return Self::SCALAR;
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match (self.ni, self.avx512) {
+            (true, true) => "avx512 and ni4",
+            (false, true) => "avx512",
+            (true, false) => "ni4",
+            (false, false) => "scalar",
+        }
+    }
+
+    pub(super) fn lanes(self) -> usize {
+        match (self.ni, self.avx512) {
+            (_, true) => 16,
+            (true, false) => 4,
+            (false, false) => 1,
+        }
+    }
+
+    pub(super) fn sha1_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
+        let initial = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+        #[cfg(target_arch = "x86_64")]
+        let kernels = Kernels {
+            of_4: self.ni.then_some(ni::sha1 as Kernel<5, 4>),
+            of_16: self.avx512.then_some(avx512::sha1 as Kernel<5, 16>),
+            initial,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let kernels = Kernels { of_4: None, of_16: None, initial };
+        kernels.many(messages, super::sha1)
+    }
+
+    pub(super) fn sha256_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 32]> {
+        let initial =
+            [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+        #[cfg(target_arch = "x86_64")]
+        let kernels = Kernels {
+            of_4: self.ni.then_some(ni::sha256 as Kernel<8, 4>),
+            of_16: self.avx512.then_some(avx512::sha256 as Kernel<8, 16>),
+            initial,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let kernels = Kernels { of_4: None, of_16: None, initial };
+        kernels.many(messages, super::sha256)
+    }
+}
+
+impl<const W: usize> Kernels<W> {
+    /// The hashes of `messages` in their order: in lanes those of equal length, `alone` the others.
+    fn many<const B: usize>(self, messages: &[Slices<'_>], alone: fn(Slices<'_>) -> [u8; B]) -> Vec<[u8; B]> {
+        if messages.len() < 2 || self.of_4.is_none() && self.of_16.is_none() {
+            return messages.iter().map(|m| alone(m)).collect();
+        }
+        let mut hashes = vec![[0; B]; messages.len()];
+        let len = |n: usize| messages[n].iter().map(|s| s.len()).sum::<usize>();
+        let mut order: Vec<(usize, usize)> = (0..messages.len()).map(|n| (len(n), n)).collect();
+        order.sort_unstable();
+        for equal in order.chunk_by(|a, b| a.0 == b.0) {
+            let mut left = equal;
+            while let Some(&(len, first)) = left.first() {
+                let taken = match (self.of_16, self.of_4) {
+                    (Some(kernel), _) if left.len() >= MIN_OF_16 => {
+                        self.together(kernel, messages, len, left, &mut hashes)
+                    }
+                    (_, Some(kernel)) if left.len() >= 2 => self.together(kernel, messages, len, left, &mut hashes),
+                    _ => {
+                        hashes[first] = alone(messages[first]);
+                        1
+                    }
+                };
+                left = &left[taken..];
+            }
+        }
+        hashes
+    }
+
+    /// Hashes up to `N` of the messages in `order`, which all are `len` bytes long. How many it took.
+    fn together<const N: usize, const B: usize>(
+        self,
+        kernel: Kernel<W, N>,
+        messages: &[Slices<'_>],
+        len: usize,
+        order: &[(usize, usize)],
+        hashes: &mut [[u8; B]],
+    ) -> usize {
+        let taken = order.len().min(N);
+        // Lanes without a message of their own repeat the first: it costs what an idle lane costs.
+        let mut lanes = std::array::from_fn(|lane| Lane::new(messages[order[if lane < taken { lane } else { 0 }].1]));
+        let mut states = [self.initial; N];
+        run(kernel, &mut states, &mut lanes, len);
+        for (state, (_, n)) in states.iter().zip(&order[..taken]) {
+            for (bytes, word) in hashes[*n].as_chunks_mut::<4>().0.iter_mut().zip(state) {
+                *bytes = word.to_be_bytes();
+            }
+        }
+        taken
+    }
+}
+
+/// A message on its way through a kernel.
+struct Lane<'a> {
+    /// What is left of the slice at hand; not empty unless the message is at its end.
+    head: &'a [u8],
+    rest: Slices<'a>,
+}
+
+impl<'a> Lane<'a> {
+    fn new(message: Slices<'a>) -> Self {
+        let mut lane = Self { head: &[], rest: message };
+        lane.refill();
+        lane
+    }
+
+    fn refill(&mut self) {
+        while self.head.is_empty()
+            && let Some((first, rest)) = self.rest.split_first()
+        {
+            self.head = first;
+            self.rest = rest;
+        }
+    }
+
+    /// The next `n` bytes, which the head holds.
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        let (taken, left) = self.head.split_at(n);
+        self.head = left;
+        self.refill();
+        taken
+    }
+
+    /// Copies what comes next into `out`, over the borders of slices.
+    fn copy(&mut self, mut out: &mut [u8]) {
+        while !out.is_empty() && !self.head.is_empty() {
+            let part = self.take(self.head.len().min(out.len()));
+            let (filled, left) = out.split_at_mut(part.len());
+            filled.copy_from_slice(part);
+            out = left;
+        }
+    }
+}
+
+/// Feeds `N` messages of `len` bytes to the kernel, padding included (FIPS 180-4, 5.1.1).
+fn run<const W: usize, const N: usize>(
+    kernel: Kernel<W, N>,
+    states: &mut [[u32; W]; N],
+    lanes: &mut [Lane<'_>; N],
+    len: usize,
+) {
+    let mut left = len;
+    while left >= BLOCK {
+        let together = lanes.iter().map(|l| l.head.len()).min().unwrap_or(0).min(left);
+        let whole = together - together % BLOCK;
+        if whole > 0 {
+            kernel(states, lanes.each_mut().map(|lane| lane.take(whole)));
+            left -= whole;
+        } else {
+            // A block that lies across slices in some lane.
+            let mut blocks = [[0; BLOCK]; N];
+            lanes.iter_mut().zip(&mut blocks).for_each(|(lane, block)| lane.copy(block));
+            kernel(states, blocks.each_ref().map(<[u8; BLOCK]>::as_slice));
+            left -= BLOCK;
+        }
+    }
+    let end = if left < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
+    let mut tails = [[0; 2 * BLOCK]; N];
+    for (lane, tail) in lanes.iter_mut().zip(&mut tails) {
+        lane.copy(&mut tail[..left]);
+        tail[left] = 0x80;
+        tail[end - 8..end].copy_from_slice(&(len as u64 * 8).to_be_bytes());
+    }
+    kernel(states, tails.each_ref().map(|tail| &tail[..end]));
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
+mod tests {
+    use super::super::{sha1, sha256};
+    use super::*;
+
+    /// Every combination of kernels that this machine has.
+    fn tiers() -> Vec<Tier> {
+        let best = Tier::detected();
+        let all = [Tier::SCALAR, Tier { avx512: false, ..best }, Tier { ni: false, ..best }, best];
+        all.into_iter().collect()
+    }
+
+    fn check(messages: &[Vec<&[u8]>], what: &str) {
+        let messages: Vec<Slices<'_>> = messages.iter().map(Vec::as_slice).collect();
+        for tier in tiers() {
+            let v1: Vec<_> = messages.iter().map(|m| sha1(m)).collect();
+            let v2: Vec<_> = messages.iter().map(|m| sha256(m)).collect();
+            assert_eq!(tier.sha1_many(&messages), v1, "{} {what}", tier.name());
+            assert_eq!(tier.sha256_many(&messages), v2, "{} {what}", tier.name());
+        }
+    }
+
+    #[test]
+    fn every_length_of_the_last_block() {
+        let bytes: Vec<u8> = (0..20_000u32).map(|n| ((n * n) >> 5) as u8).collect();
+        for len in (0..=130).chain([191, 192, 4_096]) {
+            // Different bytes, at every alignment.
+            let messages: Vec<Vec<&[u8]>> = (0..16).map(|n| vec![&bytes[n * 17..n * 17 + len]]).collect();
+            check(&messages, &format!("length {len}"));
+        }
+    }
+
+    #[test]
+    fn every_number_of_messages_and_any_slices() {
+        let bytes: Vec<u8> = (0..30_000u32).map(|n| (n * 31 % 253) as u8).collect();
+        for count in [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 27, 35] {
+            let messages: Vec<Vec<&[u8]>> =
+                (0..count).map(|n| bytes[n * 10..][..1_000].chunks(1 + n * 13).collect()).collect();
+            check(&messages, &format!("{count} messages"));
+        }
+        // Of different lengths, and with empty slices among them.
+        let mixed: Vec<Vec<&[u8]>> = (0..60)
+            .map(|n| {
+                let message = &bytes[n..n + [500, 640, 0, 641][n % 4]];
+                [&[][..]].into_iter().chain(message.chunks(64 + n % 3)).chain([&[][..]]).collect()
+            })
+            .collect();
+        check(&mixed, "mixed");
+    }
+}

@@ -1,0 +1,216 @@
+//! Connections that come and go, and whom to dial.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::candidates::Source;
+use super::peer::{NewPeer, Peer};
+use super::requests::{self, RequestWindow};
+use super::{Action, CloseReason, Swarm};
+use crate::base::{Bitfield, PeerKey};
+use crate::wire::{EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, ExtensionIds, MAX_REQUEST_QUEUE, Message};
+
+/// Connections being opened at once, at most (`limits.md`: half-open).
+const MAX_DIALLING: usize = 64;
+
+/// What we call ourselves in the extension handshake (the `v` of BEP 10).
+const CLIENT: &str = concat!("gannet ", env!("CARGO_PKG_VERSION"));
+
+/// The extensions that we take messages of.
+fn our_extensions() -> ExtensionIds {
+    let mut ids = ExtensionIds::default();
+    for extension in [Extension::UploadOnly, Extension::DontHave] {
+        ids.set(extension, extension.our_id());
+    }
+    ids
+}
+
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The torrent has as many connections as it may have.
+    #[error("enough peers")]
+    Full,
+    /// We have connected to ourselves.
+    #[error("that is us")]
+    Ourselves,
+    /// The same peer is connected already.
+    #[error("connected already")]
+    Duplicate,
+    /// It sent bad data before.
+    #[error("banned")]
+    Banned,
+    /// The torrent is stopping.
+    #[error("stopping")]
+    Stopping,
+}
+
+impl Swarm {
+    /// Addresses of peers were found.
+    pub fn handle_candidates(&mut self, now: Instant, source: Source, addresses: &[SocketAddr]) {
+        for address in addresses {
+            self.candidates.add(now, *address, source, None);
+        }
+        self.dial(now);
+    }
+
+    /// An address is ours: it is never dialled. Trackers and peers often tell us about ourselves.
+    pub fn handle_own_address(&mut self, address: SocketAddr) {
+        self.candidates.add_own(address);
+    }
+
+    /// Our address as others see it: the order of candidates follows from it (BEP 40).
+    pub fn handle_external_address(&mut self, address: SocketAddr) {
+        self.candidates.set_external(address);
+    }
+
+    /// Whether a connection from `address` is welcome, before any time is spent on its handshake.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn admits(&self, address: SocketAddr) -> Result<(), Refused> {
+        if self.stopping {
+            Err(Refused::Stopping)
+        } else if self.candidates.is_banned(address) {
+            Err(Refused::Banned)
+        } else if self.peers.len() >= self.config.max_peers {
+            Err(Refused::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A handshake is done. Its outbox holds our first messages.
+    ///
+    /// # Errors
+    /// The connection is not wanted, and is to be closed.
+    pub fn handle_connected(&mut self, now: Instant, new: NewPeer) -> Result<PeerKey, Refused> {
+        if new.outgoing {
+            self.dialling = self.dialling.saturating_sub(1);
+        }
+        let admitted = self.admit(&new);
+        if let Err(refused) = admitted {
+            if new.outgoing {
+                if refused == Refused::Ourselves {
+                    self.candidates.add_own(new.address);
+                }
+                self.candidates.failed(new.address, now);
+            }
+            return Err(refused);
+        }
+        self.candidates.connected(new.address);
+        let none = Bitfield::new(self.geometry.piece_count());
+        let counted = self.picker.add_peer(&none);
+        let window = RequestWindow::new(now, requests::DEFAULT_REQQ);
+        let mut peer = Peer::new(now, &new, self.geometry.piece_count(), counted, window);
+        self.greet(&mut peer);
+        let key = self.peers.insert(peer);
+        self.greet_allowed_fast(key);
+        if let Some(super_seed) = &mut self.super_seed {
+            super_seed.connected(key);
+            self.reveal(now, key);
+        }
+        Ok(key)
+    }
+
+    fn admit(&mut self, new: &NewPeer) -> Result<(), Refused> {
+        if new.id == self.config.peer_id {
+            return Err(Refused::Ourselves);
+        }
+        self.admits(new.address)?;
+        let Some((other, old)) = self.peers.iter().find(|(_, p)| p.id == new.id) else { return Ok(()) };
+        // Both sides dialled at once. Both must keep the same one of the two: that of the smaller id.
+        let keep_outgoing = self.config.peer_id.0 < new.id.0;
+        if new.outgoing == old.outgoing || new.outgoing != keep_outgoing {
+            return Err(Refused::Duplicate);
+        }
+        self.close(other, CloseReason::Duplicate);
+        Ok(())
+    }
+
+    /// Our first words: what we have, and what extensions we speak.
+    fn greet(&mut self, peer: &mut Peer) {
+        let have = self.picker.have();
+        let hidden = self.super_seed.is_some();
+        if peer.fast && (hidden || have.is_none()) {
+            peer.outbox.push(&Message::HaveNone);
+        } else if peer.fast && have.is_full() {
+            peer.outbox.push(&Message::HaveAll);
+        } else if !hidden && !have.is_none() {
+            peer.outbox.push(&Message::Bitfield(&have.to_wire()));
+        }
+        if peer.extended {
+            let handshake = ExtendedHandshake {
+                m: our_extensions(),
+                v: Some(CLIENT.to_owned()),
+                p: self.config.listen_port,
+                reqq: Some(MAX_REQUEST_QUEUE),
+                yourip: Some(peer.address.ip()),
+                upload_only: Some(self.completed && !hidden),
+                ..ExtendedHandshake::default()
+            };
+            let payload = handshake.encode();
+            peer.outbox.push(&Message::Extended { id: EXTENDED_HANDSHAKE_ID, payload: &payload });
+        }
+    }
+
+    /// A connection could not be opened.
+    pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr) {
+        self.dialling = self.dialling.saturating_sub(1);
+        self.candidates.failed(address, now);
+        self.dial(now);
+    }
+
+    /// A connection is gone. Its key is dead from here on.
+    pub fn handle_closed(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.remove(key) else { return };
+        self.picker.release_peer(key);
+        self.picker.remove_peer(peer.counted, &peer.have);
+        if peer.receiving.is_some() {
+            // The buffer went down with the connection.
+            self.pool.forget(1);
+        }
+        if let Some(super_seed) = &mut self.super_seed {
+            super_seed.disconnected(key);
+        }
+        
+        let useful = peer.down.total() > 0 || peer.up.total() > 0;
+        self.candidates.closed(peer.address, now, useful);
+        if let Some(address) = peer.listens_at {
+            self.candidates.closed(address, now, useful);
+        }
+        if !peer.am_choking {
+            self.fill_slots(now);
+        }
+        // What it was asked may go to others now.
+        if !peer.asked.is_empty() {
+            self.refill_all(now);
+        }
+        self.dial(now);
+    }
+
+    /// Emits [`Action::Dial`] for as many candidates as there is room for.
+    pub(super) fn dial(&mut self, now: Instant) {
+        while !self.stopping
+            && self.dialling < MAX_DIALLING
+            && self.peers.len() + self.dialling < self.config.max_peers
+        {
+            let Some(candidate) = self.candidates.next(now) else { return };
+            self.dialling += 1;
+            self.actions.push_back(Action::Dial(candidate.addr));
+        }
+    }
+
+    /// Closes connections that have become useless once we have everything: seeds have nothing for a seed.
+    pub(super) fn close_useless(&mut self) {
+        if !self.picker.is_complete() {
+            return;
+        }
+        let useless: Vec<PeerKey> =
+            self.peers.iter().filter(|(_, p)| p.is_seed() && !p.peer_interested).map(|(key, _)| key).collect();
+        for key in useless {
+            self.close(key, CloseReason::Useless);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Asking for blocks, taking them, verdicts about pieces.
+
+use std::time::Instant;
+
+use super::blame::{Guilty, Sender};
+use super::partial::PartialPiece;
+use super::peer::{Asked, Peer};
+use super::picker::{Ask, Received};
+use super::{Action, CloseReason, Misbehaved, Swarm};
+use crate::base::{Block, BlockBuf, PeerKey, PieceIndex};
+use crate::wire::{Extension, Message, PieceHeader, UploadOnly};
+
+/// A peer that can send a whole piece in so many seconds gets pieces of its own; slower ones share.
+const OWN_PIECE_SECONDS: u64 = 10;
+
+/// What to do with the body of a `piece` message whose header has come.
+#[derive(Debug)]
+pub enum Receive {
+    /// Read it into this buffer and hand it to [`Swarm::handle_block`].
+    Into(Block, BlockBuf),
+    /// Nobody asked for it, or it is here already: read past it.
+    Discard,
+}
+
+/// What a disk thread found about a full piece.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It hashes, and is written.
+    Good,
+    /// It does not hash. Nothing was written.
+    Bad,
+    /// It hashes, but could not be written.
+    DiskFailed,
+}
+
+impl Swarm {
+    /// The header of a `piece` message came: says where its body goes.
+    ///
+    /// # Errors
+    /// The header names no block of the torrent.
+    pub fn receive_into(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        header: PieceHeader,
+    ) -> Result<Receive, Misbehaved> {
+        let block = self
+            .geometry
+            .whole_block(header.index, header.begin, header.len)
+            .map_err(|_| Misbehaved::Geometry)?;
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(Receive::Discard) };
+        peer.last_message = now;
+        if !peer.asked.iter().any(|a| a.block == block) {
+            self.totals.wasted += u64::from(block.len());
+            return Ok(Receive::Discard);
+        }
+        match self.pool.take(block.len()) {
+            Some(buf) => {
+                peer.receiving = Some(block);
+                Ok(Receive::Into(block, buf))
+            }
+            None => {
+                // Blocks of open pieces are within the pool's ceiling, so this is a duplicate asked for in endgame.
+                self.totals.wasted += u64::from(block.len());
+                if peer.take_asked(block).is_some() {
+                    peer.window.release(now, 1);
+                    self.picker.release(key, block);
+                }
+                Ok(Receive::Discard)
+            }
+        }
+    }
+
+    /// The body of a `piece` message is in, in the buffer that [`Swarm::receive_into`] gave for it.
+    pub fn handle_block(&mut self, now: Instant, key: PeerKey, block: Block, data: BlockBuf) {
+        let Some(peer) = self.peers.at_mut(key) else {
+            // `handle_closed` has already written the buffer off.
+            drop(data);
+            return;
+        };
+        let sender = Sender { identity: self.candidates.identity(peer.address), key };
+        peer.receiving = None;
+        peer.last_message = now;
+        let len = u64::from(block.len());
+        peer.down.add(now, len);
+        self.totals.down.add(now, len);
+        // Cancelled while it was on its way: it still counts for the peer's rate, and may still be of use.
+        if let Some(asked) = peer.take_asked(block) {
+            peer.window.answered(now, len, asked.at);
+        }
+        if peer.snubbed {
+            peer.snubbed = false;
+            peer.pause_until = None;
+        }
+        match self.picker.receive(key, block) {
+            Received::New { piece_full, also_asked } => {
+                let blocks = self.geometry.block_count(block.piece());
+                let partial =
+                    self.partials.entry(block.piece()).or_insert_with(|| PartialPiece::new(block.piece(), blocks));
+                if let Err(twice) = partial.insert(block, sender, data) {
+                    debug_assert!(false, "the picker took a block for new that is here");
+                    self.pool.give(twice);
+                }
+                for other in also_asked {
+                    self.cancel(now, other, block);
+                }
+                if piece_full {
+                    self.verify(block.piece());
+                }
+            }
+            Received::Duplicate | Received::Unwanted => {
+                self.totals.wasted += len;
+                self.pool.give(data);
+            }
+        }
+    }
+
+    /// A buffer that [`Swarm::receive_into`] gave was not used: nothing will come of it.
+    pub fn handle_unused(&mut self, key: PeerKey, buf: BlockBuf) {
+        if let Some(peer) = self.peers.at_mut(key) {
+            peer.receiving = None;
+            self.pool.give(buf);
+        }
+    }
+
+    /// Ends one turn of a connection: asks for more if there is room. Once per turn, not per block.
+    pub fn handle_turn(&mut self, now: Instant, key: PeerKey) {
+        self.refill(now, key);
+    }
+
+    /// Somebody else sent what `key` was asked, too.
+    fn cancel(&mut self, now: Instant, key: PeerKey, block: Block) {
+        let Some(peer) = self.peers.at_mut(key) else { return };
+        if peer.take_asked(block).is_some() {
+            peer.window.release(now, 1);
+        }
+        peer.outbox.push(&Message::cancel(block));
+        Self::wake(&mut self.wakes, key, peer);
+    }
+
+    fn verify(&mut self, piece: PieceIndex) {
+        let Some(partial) = self.partials.remove(&piece) else { return };
+        debug_assert!(partial.is_full());
+        let (full, senders) = partial.into_full();
+        self.verifying.insert(piece, senders);
+        self.actions.push_back(Action::Verify(full));
+    }
+
+    /// A disk thread has dealt with a piece; `blocks` are its buffers, with their contents if it was bad.
+    pub fn handle_verdict(&mut self, now: Instant, piece: PieceIndex, verdict: &Verdict, blocks: Vec<BlockBuf>) {
+        let senders = self.verifying.remove(&piece).unwrap_or_default();
+        match verdict {
+            Verdict::Good => self.on_good(now, piece, &senders, &blocks),
+            Verdict::Bad => self.on_bad(piece, &senders, &blocks),
+            Verdict::DiskFailed => {
+                self.picker.abandon(piece);
+            }
+        }
+        for buf in blocks {
+            self.pool.give(buf);
+        }
+        // Buffers are free again for those who had to wait for them; a bad piece is to be had again by anybody.
+        if std::mem::take(&mut self.starved) || matches!(verdict, Verdict::Bad) {
+            self.refill_all(now);
+        }
+    }
+
+    fn on_good(&mut self, now: Instant, piece: PieceIndex, senders: &[Sender], blocks: &[BlockBuf]) {
+        if !self.picker.verified(piece) {
+            return;
+        }
+        if self.blame.remembers(piece) {
+            let good: Vec<u64> = blocks.iter().map(|b| self.blame.digest(b.as_slice())).collect();
+            let guilty = self.blame.verified(piece, &good);
+            self.punish(&guilty);
+        }
+        self.blame.passed(senders.iter().map(|s| s.identity));
+        self.actions.push_back(Action::Have(piece));
+        let mut no_longer_interested = Vec::new();
+        for (key, peer) in self.peers.iter_mut() {
+            if peer.have.has(piece) {
+                peer.wanted = peer.wanted.saturating_sub(1);
+                if peer.wanted == 0 {
+                    no_longer_interested.push(key);
+                }
+            } else {
+                peer.outbox.push(&Message::Have(piece.get()));
+                Self::wake(&mut self.wakes, key, peer);
+            }
+        }
+        for key in no_longer_interested {
+            self.update_interest(now, key);
+        }
+        if self.picker.is_complete() && !self.completed {
+            self.on_complete();
+        }
+    }
+
+    fn on_complete(&mut self) {
+        self.completed = true;
+        self.actions.push_back(Action::Complete);
+        for (key, peer) in self.peers.iter_mut() {
+            if let Some(id) = peer.said.m.id(Extension::UploadOnly) {
+                peer.outbox.push(&Message::Extended { id: id.get(), payload: &UploadOnly(true).encode() });
+                Self::wake(&mut self.wakes, key, peer);
+            }
+        }
+    }
+
+    fn on_bad(&mut self, piece: PieceIndex, senders: &[Sender], blocks: &[BlockBuf]) {
+        self.totals.wasted += u64::from(self.geometry.data_len(piece));
+        self.totals.failed_pieces += 1;
+        self.picker.failed(piece);
+        let evidence: Vec<(Sender, u64)> =
+            senders.iter().zip(blocks).map(|(sender, block)| (*sender, self.blame.digest(block.as_slice()))).collect();
+        let guilty = self.blame.failed(piece, &evidence);
+        self.punish(&guilty);
+    }
+
+    /// Bans those found guilty, and closes every connection they have.
+    fn punish(&mut self, guilty: &[Guilty]) {
+        for Guilty { sender, .. } in guilty {
+            self.totals.banned += 1;
+            self.candidates.ban(sender.identity);
+            let theirs = |(_, peer): &(PeerKey, &Peer)| self.candidates.identity(peer.address) == sender.identity;
+            let keys: Vec<PeerKey> = self.peers.iter().filter(theirs).map(|(key, _)| key).collect();
+            for key in keys {
+                self.close(key, CloseReason::BadData);
+            }
+        }
+    }
+
+    /// Asks `key` for as many blocks as its window has room for.
+    pub(super) fn refill(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.at_mut(key) else { return };
+        if peer.wanted == 0 || peer.snubbed || self.stopping || peer.pause_until.is_some_and(|until| now < until) {
+            return;
+        }
+        if peer.peer_choking && peer.allowed_in.is_empty() {
+            return;
+        }
+        let room = peer.window.room(now);
+        if room == 0 {
+            return;
+        }
+        // What open pieces still lack will need buffers of its own.
+        let may_open = self.pool.left().saturating_sub(self.picker.open_missing_blocks());
+        let piece_length = u64::from(self.geometry.piece_length());
+        let fast = peer.window.rate().is_some_and(|rate| rate * OWN_PIECE_SECONDS >= piece_length);
+        let ask = Ask {
+            peer: key,
+            have: &peer.have,
+            allowed: peer.peer_choking.then_some(peer.allowed_in.as_slice()),
+            suggested: &peer.suggested,
+            count: room,
+            may_open,
+            fast,
+        };
+        self.picked.clear();
+        self.picker.pick(&ask, &mut self.picked);
+        self.starved |= self.picked.len() < room && may_open < room;
+        if self.picked.is_empty() {
+            return;
+        }
+        for block in &self.picked {
+            peer.asked.push_back(Asked { block: *block, at: now });
+            peer.outbox.push(&Message::request(*block));
+        }
+        peer.window.asked(now, self.picked.len());
+        Self::wake(&mut self.wakes, key, peer);
+    }
+
+    /// Asks everybody who has room: something has become free that others may take.
+    pub(super) fn refill_all(&mut self, now: Instant) {
+        if self.picker.is_complete() {
+            return;
+        }
+        for key in self.peers.keys() {
+            self.refill(now, key);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::picker::Counted;
+use super::requests::RequestWindow;
+use crate::base::{Bitfield, Block, PeerId, PieceIndex, RateMeter};
+use crate::wire::{ExtendedHandshake, Outbox, Reserved};
+
+/// A connection whose handshake is done.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPeer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether we dialled it.
+    pub outgoing: bool,
+    /// What it calls itself.
+    pub id: PeerId,
+    /// What it can do.
+    pub reserved: Reserved,
+}
+
+/// Protocol state of one connected remote.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Where an incoming peer can be reached, once it has told us (BEP 10, `p`).
+    pub(super) listens_at: Option<SocketAddr>,
+    pub(super) outgoing: bool,
+    pub(super) id: PeerId,
+    /// BEP 6: both sides speak the fast extension.
+    pub(super) fast: bool,
+    /// BEP 10: both sides speak the extension protocol.
+    pub(super) extended: bool,
+
+    // The four flags of BEP 3.
+    pub(super) am_choking: bool,
+    pub(super) am_interested: bool,
+    pub(super) peer_choking: bool,
+    pub(super) peer_interested: bool,
+
+    /// What it has, and the picker's proof that it counted that.
+    pub(super) have: Bitfield,
+    pub(super) counted: Counted,
+    /// Whether it has told us what it has: `bitfield`, `have all` and `have none` may come once, and first.
+    pub(super) told_have: bool,
+    /// How many pieces it has that we want and lack. We are interested while it is not zero.
+    pub(super) wanted: u32,
+    /// Pieces it lets us have while it chokes us (BEP 6), and those it would like us to take.
+    pub(super) allowed_in: Vec<PieceIndex>,
+    pub(super) suggested: Vec<PieceIndex>,
+    /// Pieces we let it have while we choke it, and blocks it may still take that way.
+    pub(super) allowed_out: Vec<PieceIndex>,
+    pub(super) allowed_out_blocks: u32,
+
+    /// What we asked of it, oldest first.
+    pub(super) asked: VecDeque<Asked>,
+    /// How much may be asked of it at once.
+    pub(super) window: RequestWindow,
+    /// The block whose bytes are on their way into a buffer of the pool.
+    pub(super) receiving: Option<Block>,
+    /// Nothing is asked of it before this time, because it rejects what we ask.
+    pub(super) pause_until: Option<Instant>,
+    /// Released what it had been asked, because it does not answer; cleared by data.
+    pub(super) snubbed: bool,
+
+    /// What waits to be sent to it.
+    pub(super) outbox: Outbox,
+    pub(super) waking: bool,
+    /// What its extension handshakes said, so far.
+    pub(super) said: ExtendedHandshake,
+    /// It will not ask for anything (BEP 21).
+    pub(super) upload_only: bool,
+    /// What it calls its program, printable.
+    pub(super) client: String,
+
+    pub(super) down: RateMeter,
+    pub(super) up: RateMeter,
+    /// When our `choke` went out or ours `unchoke`, whichever is later.
+    pub(super) choke_changed: Instant,
+    /// Payload sent when it was last unchoked.
+    pub(super) sent_at_unchoke: u64,
+    pub(super) connected: Instant,
+    pub(super) last_message: Instant,
+    pub(super) last_sent: Instant,
+    /// When it last asked for something it could have.
+    pub(super) last_request: Instant,
+    /// Since when neither side has been interested in the other.
+    pub(super) idle_since: Instant,
+    /// Requests it should not have made.
+    pub(super) invalid_requests: u32,
+    /// Changes of its mind about interest in the present second, which costs us work.
+    pub(super) flips: Flips,
+}
+
+/// A request that is out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) block: Block,
+    pub(super) at: Instant,
+}
+
+/// Counts what a peer may do only so often.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flips {
+    since: Instant,
+    count: u32,
+}
+
+impl Flips {
+    /// More than this in one second is an attack (bug class 20).
+    const LIMIT: u32 = 1_000;
+
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    /// One more; false if that was too many.
+    pub(super) fn allow(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self::new(now);
+        }
+        self.count += 1;
+        self.count <= Self::LIMIT
+    }
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant, new: &NewPeer, pieces: u32, counted: Counted, window: RequestWindow) -> Self {
+        Self {
+            address: new.address,
+            listens_at: None,
+            outgoing: new.outgoing,
+            id: new.id,
+            fast: new.reserved.fast(),
+            extended: new.reserved.extended(),
+            am_choking: true,
+            am_interested: false,
+            peer_choking: true,
+            peer_interested: false,
+            have: Bitfield::new(pieces),
+            counted,
+            told_have: false,
+            wanted: 0,
+            allowed_in: Vec::new(),
+            suggested: Vec::new(),
+            allowed_out: Vec::new(),
+            allowed_out_blocks: 0,
+            asked: VecDeque::new(),
+            window,
+            receiving: None,
+            pause_until: None,
+            snubbed: false,
+            outbox: Outbox::default(),
+            waking: false,
+            said: ExtendedHandshake::default(),
+            upload_only: false,
+            client: String::new(),
+            down: RateMeter::new(now),
+            up: RateMeter::new(now),
+            choke_changed: now,
+            sent_at_unchoke: 0,
+            connected: now,
+            last_message: now,
+            last_sent: now,
+            last_request: now,
+            idle_since: now,
+            invalid_requests: 0,
+            flips: Flips::new(now),
+        }
+    }
+
+    /// Takes `block` off the list of what it was asked. It nearly always is the first.
+    pub(super) fn take_asked(&mut self, block: Block) -> Option<Asked> {
+        let i = self.asked.iter().position(|a| a.block == block)?;
+        self.asked.remove(i)
+    }
+
+    /// Whether it has all there is, or says that it will not download.
+    pub(super) fn is_seed(&self) -> bool {
+        self.upload_only || self.have.is_full()
+    }
+}

@@ -1,0 +1,279 @@
+//! Messages: what peers have, want and can do.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::candidates::Source;
+use super::{Misbehaved, Swarm};
+use crate::base::{Bitfield, PeerKey, PieceIndex};
+use crate::wire::{
+    DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name,
+};
+
+/// Pieces a peer may allow or suggest to us that we remember; more would be noise (BEP 6 speaks of ten).
+const MAX_HINTS: usize = 64;
+
+/// How long nothing is asked of a peer that rejects what it should serve.
+const REJECT_PAUSE: Duration = Duration::from_secs(1);
+
+impl Swarm {
+    /// A message came. Payload of `piece` messages goes by [`Swarm::receive_into`] and [`Swarm::handle_block`] instead.
+    ///
+    /// # Errors
+    /// The peer broke the protocol; the connection is to be closed.
+    pub fn handle_message(&mut self, now: Instant, key: PeerKey, message: &Message<'_>) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        peer.last_message = now;
+        match *message {
+            Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => Ok(()),
+            Message::Choke => self.on_choke(now, key),
+            Message::Unchoke => self.on_unchoke(now, key),
+            Message::Interested => self.on_interest(now, key, true),
+            Message::NotInterested => self.on_interest(now, key, false),
+            Message::Have(index) => self.on_have(now, key, index),
+            Message::Bitfield(bytes) => {
+                let have = Bitfield::from_wire(bytes, self.geometry.piece_count()).map_err(|_| Misbehaved::Bitfield)?;
+                self.on_told_have(now, key, have)
+            }
+            Message::HaveAll => {
+                self.require_fast(key)?;
+                self.on_told_have(now, key, Bitfield::full(self.geometry.piece_count()))
+            }
+            Message::HaveNone => {
+                self.require_fast(key)?;
+                self.on_told_have(now, key, Bitfield::new(self.geometry.piece_count()))
+            }
+            Message::Request { index, begin, len } => self.on_request(now, key, index, begin, len),
+            Message::Cancel { index, begin, len } => self.on_cancel(key, index, begin, len),
+            Message::Reject { index, begin, len } => {
+                self.require_fast(key)?;
+                self.on_reject(now, key, index, begin, len)
+            }
+            Message::Suggest(index) => {
+                self.require_fast(key)?;
+                let piece = self.piece(index)?;
+                self.remember_hint(key, piece, |peer| &mut peer.suggested);
+                Ok(())
+            }
+            Message::AllowedFast(index) => {
+                self.require_fast(key)?;
+                let piece = self.piece(index)?;
+                self.remember_hint(key, piece, |peer| &mut peer.allowed_in);
+                self.refill(now, key);
+                Ok(())
+            }
+            Message::HashRequest(request) => {
+                // We keep no more of the tree than the torrent file gives; nobody needs it from us to verify pieces.
+                let peer = self.peers.at_mut(key);
+                if let Some(peer) = peer {
+                    peer.outbox.push(&Message::HashReject(request));
+                }
+                Ok(())
+            }
+            Message::Hashes { .. } | Message::HashReject(_) => Ok(()),
+            Message::Extended { id, payload } => self.on_extended(now, key, id, payload),
+        }
+    }
+
+    fn piece(&self, index: u32) -> Result<PieceIndex, Misbehaved> {
+        self.geometry.piece(index).map_err(|_| Misbehaved::Geometry)
+    }
+
+    fn require_fast(&self, key: PeerKey) -> Result<(), Misbehaved> {
+        match self.peers.at(key) {
+            Some(peer) if !peer.fast => Err(Misbehaved::NotFast),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember_hint(
+        &mut self,
+        key: PeerKey,
+        piece: PieceIndex,
+        list: impl Fn(&mut super::peer::Peer) -> &mut Vec<PieceIndex>,
+    ) {
+        if let Some(peer) = self.peers.at_mut(key) {
+            let hints = list(peer);
+            if hints.len() < MAX_HINTS && !hints.contains(&piece) {
+                hints.push(piece);
+            }
+        }
+    }
+
+    fn on_choke(&mut self, now: Instant, key: PeerKey) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if !peer.flips.allow(now) {
+            return Err(Misbehaved::Flood);
+        }
+        peer.peer_choking = true;
+        // With the fast extension every request is answered, by data or by a reject (BEP 6). Without it they are void.
+        if !peer.fast && !peer.asked.is_empty() {
+            let void = peer.asked.len();
+            peer.asked.clear();
+            peer.window.release(now, void);
+            self.picker.release_peer(key);
+            self.refill_all(now);
+        }
+        Ok(())
+    }
+
+    fn on_unchoke(&mut self, now: Instant, key: PeerKey) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if !peer.flips.allow(now) {
+            return Err(Misbehaved::Flood);
+        }
+        peer.peer_choking = false;
+        self.refill(now, key);
+        Ok(())
+    }
+
+    fn on_interest(&mut self, now: Instant, key: PeerKey, interested: bool) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if !peer.flips.allow(now) {
+            return Err(Misbehaved::Flood);
+        }
+        if peer.peer_interested != interested {
+            peer.peer_interested = interested;
+            peer.last_request = now;
+            self.fill_slots(now);
+        }
+        Ok(())
+    }
+
+    /// `bitfield`, `have all`, `have none`: once, and before any `have`.
+    fn on_told_have(&mut self, now: Instant, key: PeerKey, have: Bitfield) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if peer.told_have {
+            return Err(Misbehaved::HaveTwice);
+        }
+        peer.told_have = true;
+        let new = self.picker.add_peer(&have);
+        let old = std::mem::replace(&mut peer.counted, new);
+        let none = std::mem::replace(&mut peer.have, have);
+        self.picker.remove_peer(old, &none);
+        if let Some(super_seed) = &mut self.super_seed {
+            super_seed.seen_bitfield(now, key, &peer.have);
+        }
+        peer.wanted = self.picker.interesting_count(&peer.have);
+        self.update_interest(now, key);
+        self.refill(now, key);
+        Ok(())
+    }
+
+    fn on_have(&mut self, now: Instant, key: PeerKey, index: u32) -> Result<(), Misbehaved> {
+        let piece = self.piece(index)?;
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        peer.told_have = true;
+        if !peer.have.set(piece) {
+            return Ok(());
+        }
+        self.picker.add_have(&mut peer.counted, piece);
+        if self.picker.wants(piece) {
+            peer.wanted += 1;
+            self.update_interest(now, key);
+            self.refill(now, key);
+        }
+        self.reveal_after_have(now, key, piece);
+        Ok(())
+    }
+
+    /// BEP 54.
+    fn on_dont_have(&mut self, now: Instant, key: PeerKey, index: u32) -> Result<(), Misbehaved> {
+        let piece = self.piece(index)?;
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if !peer.have.has(piece) {
+            return Ok(());
+        }
+        self.picker.remove_have(&mut peer.counted, piece);
+        peer.have.clear(piece);
+        if self.picker.wants(piece) {
+            peer.wanted = peer.wanted.saturating_sub(1);
+        }
+        let before = peer.asked.len();
+        for asked in peer.asked.iter().filter(|a| a.block.piece() == piece) {
+            self.picker.release(key, asked.block);
+        }
+        peer.asked.retain(|a| a.block.piece() != piece);
+        peer.window.release(now, before - peer.asked.len());
+        self.update_interest(now, key);
+        Ok(())
+    }
+
+    /// Tells the peer whether we are interested, when that has changed.
+    pub(super) fn update_interest(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.at_mut(key) else { return };
+        let interested = peer.wanted > 0 && !self.stopping;
+        if peer.am_interested == interested {
+            return;
+        }
+        peer.am_interested = interested;
+        if !interested {
+            peer.idle_since = now;
+        }
+        peer.outbox.push(if interested { &Message::Interested } else { &Message::NotInterested });
+        Self::wake(&mut self.wakes, key, peer);
+    }
+
+    fn on_reject(&mut self, now: Instant, key: PeerKey, index: u32, begin: u32, len: u32) -> Result<(), Misbehaved> {
+        let block = self.geometry.range(index, begin, len).map_err(|_| Misbehaved::Geometry)?;
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if peer.take_asked(block).is_none() {
+            return Ok(());
+        }
+        peer.window.release(now, 1);
+        // A piece it will not serve out of turn is not asked for again while it chokes us.
+        if peer.peer_choking {
+            peer.allowed_in.retain(|p| *p != block.piece());
+        } else {
+            peer.pause_until = Some(now + REJECT_PAUSE);
+        }
+        self.picker.release(key, block);
+        Ok(())
+    }
+
+    fn on_extended(&mut self, now: Instant, key: PeerKey, id: u8, payload: &[u8]) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if !peer.extended {
+            return Ok(());
+        }
+        if id == EXTENDED_HANDSHAKE_ID {
+            let handshake = ExtendedHandshake::parse(payload).map_err(|_| Misbehaved::Extension)?;
+            self.on_extended_handshake(now, key, handshake);
+            return Ok(());
+        }
+        match Extension::from_our_id(id) {
+            Some(Extension::UploadOnly) => {
+                peer.upload_only = UploadOnly::parse(payload).map_err(|_| Misbehaved::Extension)?.0;
+                Ok(())
+            }
+            Some(Extension::DontHave) => {
+                let DontHave(index) = DontHave::parse(payload).map_err(|_| Misbehaved::Extension)?;
+                self.on_dont_have(now, key, index)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_extended_handshake(&mut self, now: Instant, key: PeerKey, handshake: ExtendedHandshake) {
+        let Some(peer) = self.peers.at_mut(key) else { return };
+        if let Some(reqq) = handshake.reqq {
+            peer.window.set_reqq(reqq as usize);
+        }
+        if let Some(version) = &handshake.v {
+            peer.client = client_name(&peer.id, Some(version));
+        }
+        if let Some(upload_only) = handshake.upload_only {
+            peer.upload_only = upload_only;
+        }
+        // Where an incoming peer can be reached later. Its own connection comes from another port.
+        if !peer.outgoing
+            && let Some(port) = handshake.p
+        {
+            let address = SocketAddr::new(peer.address.ip(), port);
+            peer.listens_at = Some(address);
+            self.candidates.add(now, address, Source::Incoming, None);
+            self.candidates.connected(address);
+        }
+        peer.said.merge(handshake);
+    }
+}

@@ -1,0 +1,64 @@
+//! What all torrents share of the network: how many connections there may be, and how fast new ones are opened.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::limits::RateLimits;
+
+/// Connections being opened at once, over all torrents (`limits.md`).
+const MAX_HALF_OPEN: usize = 64;
+
+/// New connections per second, over all torrents (`limits.md`)...
+const DIALS_PER_SECOND: u32 = 30;
+
+/// ...after this many at once: a torrent that starts should not have to wait for its first peers.
+const DIAL_BURST: u32 = 60;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Network {
+    /// Rate limits.
+    pub limits: RateLimits,
+    connections: Arc<Semaphore>,
+    half_open: Semaphore,
+    /// When the next connection may be opened, less the burst.
+    next_dial: Mutex<Instant>,
+}
+
+impl Network {
+    /// At most `max_connections` at once.
+    pub fn new(limits: RateLimits, max_connections: usize) -> Self {
+        Self {
+            limits,
+            connections: Arc::new(Semaphore::new(max_connections)),
+            half_open: Semaphore::new(MAX_HALF_OPEN),
+            next_dial: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// A place for one connection, or none if there are as many as there may be. Held for the connection's life.
+    pub fn connection(&self) -> Option<OwnedSemaphorePermit> {
+        self.connections.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits for its turn, then runs `dial`.
+    pub async fn paced<T>(&self, dial: impl Future<Output = T>) -> T {
+        let permit = self.half_open.acquire().await;
+        tokio::time::sleep_until(self.reserve_dial()).await;
+        let result = dial.await;
+        drop(permit);
+        result
+    }
+
+    fn reserve_dial(&self) -> Instant {
+        let pace = Duration::from_secs(1) / DIALS_PER_SECOND;
+        let mut next = self.next_dial.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let earliest = now.checked_sub(pace * DIAL_BURST).unwrap_or(now);
+        *next = (*next).max(earliest) + pace;
+        *next
+    }
+}

@@ -1,0 +1,173 @@
+//! From a torrent's description to open files and the knowledge of what is in them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::saving::{self, Saved};
+use super::shared::expected;
+use super::{Failure, Inner, Spec};
+use crate::base::{Bitfield, Geometry, PieceIndex};
+use crate::metainfo::Info;
+use crate::storage::{
+    Checked, ErrorKind, Layout, LayoutFile, Options, PieceState, Place, Progress, Storage, StorageError, check,
+};
+use crate::swarm::Priority;
+
+/// Pieces hashed again as a sample where state was left behind by a run that did not end in good order.
+const SAMPLES: u32 = 64;
+
+/// A torrent whose files are open.
+pub(super) struct Opened {
+    pub(super) storage: Arc<Storage>,
+    /// Verified pieces.
+    pub(super) have: Bitfield,
+    pub(super) saved: Saved,
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        let advice = match error.kind() {
+            ErrorKind::Full => "; free some space and run the same command again",
+            ErrorKind::ReadOnly | ErrorKind::Permission => "; choose another folder, or change its permissions",
+            _ => "",
+        };
+        Self { disk: true, message: format!("{error}{advice}"), path: Some(error.path) }
+    }
+}
+
+/// What the storage needs to know of a torrent.
+pub(crate) fn layout(info: &Info) -> Layout {
+    let files = info.files().iter().map(|file| LayoutFile {
+        path: file.path.to_path_buf(),
+        offset: file.offset,
+        length: file.length,
+        pad: file.attr.pad || file.attr.symlink,
+        executable: file.attr.executable,
+    });
+    Layout {
+        name: info.name().to_owned(),
+        single_file: info.is_single_file(),
+        files: files.collect(),
+        geometry: info.geometry().clone(),
+    }
+}
+
+/// Opens the files, finds out what is in them, and takes the space for the rest. Blocks: for a disk thread.
+pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Opened, Failure> {
+    let info = &spec.metainfo.info;
+    let options = Options {
+        backend: spec.backend,
+        preallocate: spec.preallocate,
+        read_only: matches!(spec.place, Place::Exact(_)),
+        overwrite: spec.overwrite,
+        wanted: spec.selected.clone(),
+    };
+    let read_only = options.read_only;
+    let storage = Storage::open(layout(info), &spec.place, options)?;
+    inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
+
+    let state_path = state_path(spec);
+    let (mut saved, trusted) = saving::load(&state_path, info, &storage);
+    let have = match trusted {
+        Some(trusted) => recheck(info, &storage, trusted, progress)?,
+        None => full_check(info, &storage, progress)?,
+    };
+    if read_only && have.is_none() {
+        let path = storage.path();
+        let message = format!("{}: none of the torrent's data is there", path.display());
+        return Err(Failure { disk: true, message, path: Some(path) });
+    }
+    storage.prepare()?;
+    tracing::info!(name = info.name(), backend = ?storage.backend(), reason = storage.backend_reason(), "storage");
+    inner.have_bytes.store(bytes_of(&storage, have.iter()), Ordering::Relaxed);
+    saved.path = state_path;
+    Ok(Opened { storage: Arc::new(storage), have, saved })
+}
+
+fn state_path(spec: &Spec) -> PathBuf {
+    spec.state_dir.join(format!("{}.resume", spec.metainfo.info.info_hash()))
+}
+
+/// Believes what a clean state and unchanged files prove, and hashes the rest.
+fn recheck(info: &Info, storage: &Storage, trusted: saving::Trusted, progress: &Progress) -> Result<Bitfield, Failure> {
+    let mut have = trusted.have;
+    if !trusted.clean {
+        let sample = sample(&have);
+        if run_check(info, storage, Some(&sample), progress)?.have.count() < sample.count() {
+            tracing::warn!("resume data claims what is not on disk: everything is checked");
+            return full_check(info, storage, progress);
+        }
+    }
+    if trusted.doubtful.is_none() {
+        progress.bytes.store(wanted_bytes(storage), Ordering::Relaxed);
+        return Ok(have);
+    }
+    for piece in run_check(info, storage, Some(&trusted.doubtful), progress)?.have.iter() {
+        have.set(piece);
+    }
+    Ok(have)
+}
+
+/// Some of the pieces, spread evenly.
+fn sample(have: &Bitfield) -> Bitfield {
+    let mut sample = Bitfield::new(have.len());
+    let step = (have.count() / SAMPLES).max(1) as usize;
+    have.iter().step_by(step).for_each(|piece| {
+        sample.set(piece);
+    });
+    sample
+}
+
+fn full_check(info: &Info, storage: &Storage, progress: &Progress) -> Result<Bitfield, Failure> {
+    Ok(run_check(info, storage, None, progress)?.have)
+}
+
+fn run_check(
+    info: &Info,
+    storage: &Storage,
+    only: Option<&Bitfield>,
+    progress: &Progress,
+) -> Result<Checked, Failure> {
+    let mut checked = check(storage, &|piece| expected(info, piece), only, None, progress);
+    if checked.cancelled {
+        return Err(Failure { disk: false, message: "stopped".into(), path: None });
+    }
+    let unreadable = checked.states.contains(&PieceState::Unreadable);
+    match checked.errors.pop() {
+        Some(error) if unreadable => Err(error.into()),
+        _ => Ok(checked),
+    }
+}
+
+fn wanted_bytes(storage: &Storage) -> u64 {
+    (0..storage.file_count()).filter(|f| storage.is_wanted(*f)).map(|f| storage.file_len(f)).sum()
+}
+
+/// Bytes of wanted files in these pieces.
+pub(super) fn bytes_of(storage: &Storage, pieces: impl Iterator<Item = PieceIndex>) -> u64 {
+    pieces.map(|piece| wanted_in(storage, piece)).sum()
+}
+
+fn wanted_in(storage: &Storage, piece: PieceIndex) -> u64 {
+    use crate::storage::Target;
+    let geometry = storage.geometry();
+    let spans = storage.file_map().spans(geometry.position(piece), u64::from(geometry.piece_len(piece)));
+    let wanted = spans.filter(|span| match span.target {
+        Target::File { file, .. } => storage.is_wanted(file),
+        _ => false,
+    });
+    wanted.map(|span| span.len).sum()
+}
+
+/// One entry per piece: those of no wanted file are skipped.
+pub(super) fn priorities(geometry: &Geometry, storage: &Storage) -> Vec<Priority> {
+    let mut priorities = vec![Priority::Skip; geometry.piece_count() as usize];
+    for file in (0..storage.file_count()).filter(|f| storage.is_wanted(*f) && storage.file_len(*f) > 0) {
+        let pieces = storage.file_map().pieces_of(file, geometry.piece_length());
+        if let Some(wanted) = priorities.get_mut(pieces.start as usize..pieces.end as usize) {
+            wanted.fill(Priority::Normal);
+        }
+    }
+    priorities
+}

@@ -1,0 +1,302 @@
+//! What the tasks of one torrent share: the swarm behind its lock, and how its decisions are carried out.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
+
+use super::conn;
+use super::event::Event;
+use super::network::Network;
+use crate::base::{PeerId, PeerKey, PieceIndex};
+use crate::disk::{Completions, DiskPool, Job, ToVerify};
+use crate::hash::{Expected, MerkleRoot};
+use crate::metainfo::{Info, Metainfo, PieceHash};
+use crate::net::{dial, handshake};
+use crate::storage::Storage;
+use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Swarm};
+use crate::wire::{Handshake, Reserved, client_name};
+
+/// How a connection's task is told things.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    /// There is something in the outbox, or `close` is set.
+    pub(super) wake: Notify,
+    pub(super) close: OnceLock<CloseReason>,
+}
+
+impl Signal {
+    fn close(&self, reason: CloseReason) {
+        let _ = self.close.set(reason);
+        self.wake.notify_one();
+    }
+}
+
+struct Inner {
+    swarm: Swarm,
+    /// By slot of the peer's key.
+    signals: Vec<Option<(PeerKey, Arc<Signal>)>>,
+    /// What the torrent's own task should hear of.
+    news: News,
+}
+
+/// What happened since the torrent's task last looked.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) pieces: Vec<PieceIndex>,
+    pub(super) complete: bool,
+}
+
+/// See the [module](self).
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    pub(super) metainfo: Arc<Metainfo>,
+    pub(super) storage: Arc<Storage>,
+    pub(super) disk: Arc<DiskPool>,
+    /// Pieces that the disk threads are done with, for the torrent's task.
+    pub(super) verdicts: Arc<Completions>,
+    pub(super) network: Arc<Network>,
+    pub(super) events: broadcast::Sender<Event>,
+    /// Wakes the torrent's task: there is news.
+    pub(super) wake: Notify,
+    pub(super) peer_id: PeerId,
+}
+
+/// What is to be done outside the lock.
+#[derive(Default)]
+struct Outside {
+    verify: Vec<FullPiece>,
+    dial: Vec<SocketAddr>,
+    wake: Vec<Arc<Signal>>,
+    news: bool,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "it is a struct literal with a private part")]
+    pub(super) fn new(
+        swarm: Swarm,
+        metainfo: Arc<Metainfo>,
+        storage: Arc<Storage>,
+        disk: Arc<DiskPool>,
+        verdicts: Arc<Completions>,
+        network: Arc<Network>,
+        events: broadcast::Sender<Event>,
+        peer_id: PeerId,
+    ) -> Self {
+        let inner = Inner { swarm, signals: Vec::new(), news: News::default() };
+        Self {
+            inner: Mutex::new(inner),
+            metainfo,
+            storage,
+            disk,
+            verdicts,
+            network,
+            events,
+            wake: Notify::new(),
+            peer_id,
+        }
+    }
+
+    /// One turn with the swarm: `f` tells it what happened, then what it decided is carried out. The lock is held for
+    /// `f` only, never across I/O or an await.
+    pub(super) fn turn<R>(self: &Arc<Self>, f: impl FnOnce(&mut Swarm, Instant) -> R) -> R {
+        let mut outside = Outside::default();
+        let result = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = f(&mut inner.swarm, Instant::now());
+            self.collect(&mut inner, &mut outside);
+            result
+        };
+        self.carry_out(outside);
+        result
+    }
+
+    /// Looks at the swarm, or takes something out, in a way that decides nothing.
+    pub(super) fn turn_quietly<R>(&self, f: impl FnOnce(&mut Swarm) -> R) -> R {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner).swarm)
+    }
+
+    /// Takes the news of pieces and completion.
+    pub(super) fn take_news(&self) -> News {
+        std::mem::take(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner).news)
+    }
+
+    fn collect(&self, inner: &mut Inner, outside: &mut Outside) {
+        while let Some(action) = inner.swarm.poll_action() {
+            match action {
+                Action::Verify(full) => outside.verify.push(full),
+                Action::Dial(address) => outside.dial.push(address),
+                Action::Close(key, reason) => {
+                    if let Some(signal) = inner.signal(key) {
+                        signal.close(reason);
+                    }
+                }
+                Action::Have(piece) => {
+                    inner.news.pieces.push(piece);
+                    outside.news = true;
+                }
+                Action::Complete => {
+                    inner.news.complete = true;
+                    outside.news = true;
+                }
+            }
+        }
+        while let Some(key) = inner.swarm.poll_wake() {
+            if let Some(signal) = inner.signal(key) {
+                outside.wake.push(signal.clone());
+            }
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, outside: Outside) {
+        for full in outside.verify {
+            self.verify(full);
+        }
+        for signal in outside.wake {
+            signal.wake.notify_one();
+        }
+        for address in outside.dial {
+            tokio::spawn(self.clone().connect(address));
+        }
+        if outside.news {
+            self.wake.notify_one();
+        }
+    }
+
+    fn verify(&self, full: FullPiece) {
+        let Some(expected) = expected(&self.metainfo.info, full.piece) else {
+            debug_assert!(false, "a torrent without all its hashes is not run");
+            return;
+        };
+        self.disk.push(Job::Verify(ToVerify {
+            storage: self.storage.clone(),
+            piece: full.piece,
+            blocks: full.blocks,
+            expected,
+            completions: self.verdicts.clone(),
+        }));
+    }
+
+    /// What we say to peers of this torrent.
+    pub(super) fn our_handshake(&self, info_hash: [u8; 20]) -> Handshake {
+        Handshake { info_hash, peer_id: self.peer_id, reserved: Reserved::NONE.with_fast().with_extended() }
+    }
+
+    /// Dials, greets, and stays with the connection until it ends.
+    async fn connect(self: Arc<Self>, address: SocketAddr) {
+        let Some(permit) = self.network.connection() else {
+            return self.turn(|swarm, now| swarm.handle_dial_failed(now, address));
+        };
+        let ours = self.our_handshake(self.metainfo.info.info_hash().wire());
+        let greeted = self.network.paced(async {
+            let mut stream = dial::dial(address).await?;
+            let theirs = handshake::greet(&mut stream, &ours).await?;
+            Ok::<_, handshake::Failed>((stream, theirs))
+        });
+        match greeted.await {
+            Ok((stream, theirs)) => self.attend(stream, address, true, theirs, permit).await,
+            Err(e) => {
+                tracing::debug!(%address, error = %e, "could not connect");
+                self.turn(|swarm, now| swarm.handle_dial_failed(now, address));
+            }
+        }
+    }
+
+    /// Stays with a connection whose handshake is done until it ends.
+    pub(super) async fn attend(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        outgoing: bool,
+        theirs: Handshake,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let signal = Arc::new(Signal::default());
+        let new = NewPeer { address, outgoing, id: theirs.peer_id, reserved: theirs.reserved };
+        // The signal must stand before anybody can learn the key.
+        let joined = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let joined = inner.swarm.handle_connected(Instant::now(), new);
+            if let Ok(key) = joined {
+                inner.register(key, signal.clone());
+            }
+            joined
+        };
+        self.turn(|_, _| ());
+        let key = match joined {
+            Ok(key) => key,
+            Err(refused) => {
+                tracing::debug!(%address, reason = %refused, "refused");
+                return;
+            }
+        };
+        tracing::debug!(%address, outgoing, "connected");
+        let _ = self.events.send(Event::PeerConnected { address, client: client_name(&theirs.peer_id, None) });
+        let closing = Leave { shared: &self, key, address };
+        let reason = conn::run(&self, stream, key, &signal).await;
+        closing.leave(reason);
+        drop(permit);
+    }
+
+    fn leave(self: &Arc<Self>, key: PeerKey, address: SocketAddr, reason: CloseReason) {
+        self.turn(|swarm, now| swarm.handle_closed(now, key));
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.unregister(key);
+        drop(inner);
+        tracing::debug!(%address, %reason, "closed");
+        let _ = self.events.send(Event::PeerClosed { address, reason: reason.to_string() });
+        self.wake.notify_one();
+    }
+}
+
+/// Takes the peer out of the swarm even if its task is dropped half way.
+struct Leave<'a> {
+    shared: &'a Arc<Shared>,
+    key: PeerKey,
+    address: SocketAddr,
+}
+
+impl Leave<'_> {
+    fn leave(self, reason: CloseReason) {
+        self.shared.leave(self.key, self.address, reason);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(self.key, self.address, CloseReason::Lost);
+    }
+}
+
+/// What a piece must hash to, in the disk threads' terms.
+pub(super) fn expected(info: &Info, piece: PieceIndex) -> Option<Expected> {
+    Some(match info.piece_hash(piece)? {
+        PieceHash::V1(hash) => Expected::V1(*hash),
+        PieceHash::V2 { root, width } => Expected::V2(MerkleRoot { root, width }),
+        PieceHash::Hybrid { v1, root, width } => Expected::Hybrid(*v1, MerkleRoot { root, width }),
+    })
+}
+
+impl Inner {
+    fn signal(&self, key: PeerKey) -> Option<&Arc<Signal>> {
+        self.signals.get(key.slot())?.as_ref().filter(|(k, _)| *k == key).map(|(_, signal)| signal)
+    }
+
+    fn register(&mut self, key: PeerKey, signal: Arc<Signal>) {
+        if self.signals.len() <= key.slot() {
+            self.signals.resize_with(key.slot() + 1, || None);
+        }
+        self.signals[key.slot()] = Some((key, signal));
+    }
+
+    fn unregister(&mut self, key: PeerKey) {
+        if let Some(place) = self.signals.get_mut(key.slot())
+            && place.as_ref().is_some_and(|(k, _)| *k == key)
+        {
+            *place = None;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a torrent is told when it starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::PeerId;
+use crate::metainfo::Metainfo;
+use crate::storage::{Backend, Place, Preallocate};
+
+/// When to stop seeding. With no field set: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeedGoal {
+    /// Uploaded through wanted size.
+    pub ratio: Option<f64>,
+    /// Time since complete.
+    pub time: Option<Duration>,
+}
+
+/// A torrent to run.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// What it is.
+    pub metainfo: Arc<Metainfo>,
+    /// Where its data lies. [`Place::Exact`] is only ever read.
+    pub place: Place,
+    /// Which files to fetch, by file number; `None` is all.
+    pub selected: Option<Vec<bool>>,
+    /// Pieces in order instead of rarest first.
+    pub sequential: bool,
+    /// Peers to try besides those from trackers.
+    pub peers: Vec<SocketAddr>,
+    /// Trackers besides the torrent's own, each a tier of its own.
+    pub extra_trackers: Vec<String>,
+    /// How pieces are written.
+    pub backend: Backend,
+    /// Whether the space is taken before the first byte.
+    pub preallocate: Preallocate,
+    /// Whether existing files that are in the way may be overwritten.
+    pub overwrite: bool,
+    /// Whether and how long to seed.
+    pub seed: Option<SeedGoal>,
+    /// BEP 16.
+    pub super_seed: bool,
+    /// Whether trackers are asked.
+    pub use_trackers: bool,
+    /// Connections, at most.
+    pub max_peers: usize,
+    /// Bytes of blocks that may wait to be verified and written.
+    pub block_memory: u64,
+    /// Where resume data is kept.
+    pub state_dir: PathBuf,
+    /// Where the session listens.
+    pub listen: Vec<SocketAddr>,
+    /// Who we are.
+    pub peer_id: PeerId,
+}

@@ -1,0 +1,76 @@
+//! gannet itself, as users run it.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::Peer;
+use super::makers::Torrent;
+use crate::lab::{Lab, again};
+use crate::payload::Payload;
+use crate::process::{PATIENCE, Running, run};
+
+/// The binary that cargo has just built, or `$GANNET_INTEROP_BINARY`.
+fn command(lab: &Lab) -> Command {
+    let binary = env::var_os("GANNET_INTEROP_BINARY");
+    lab.command(binary.unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_gannet"))))
+}
+
+/// Nothing beyond this machine, nothing left behind.
+fn isolated<'a>(lab: &Lab, command: &'a mut Command, name: &str) -> &'a mut Command {
+    command.args(["--no-dht", "--no-lsd", "--state-dir"]).arg(lab.path(&format!("gannet-{name}-state")))
+}
+
+/// Seeds, and calls `peers`; it is up when this returns.
+pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String]) -> Peer {
+    again(|port| {
+        let mut command = command(lab);
+        command.arg("seed").arg(&torrent.path).arg(payload.path());
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json"]);
+        for peer in peers {
+            command.args(["--peer", peer]);
+        }
+        let process = Running::start("gannet-seed", isolated(lab, &mut command, "seed"), &lab.path("logs"));
+        Peer { process, port }.offers(torrent.wire_hash)
+    })
+}
+
+/// Downloads into `out` from `peers` and whom the trackers name, compares, and returns what it reported.
+pub fn get(lab: &Lab, torrent: &Torrent, payload: &Payload, out: &Path, peers: &[String]) -> Vec<Value> {
+    let mut command = command(lab);
+    command.arg("get").arg(&torrent.path).arg("--dir").arg(out);
+    command.args(["--listen", "127.0.0.1:0", "--timeout", "60s", "--json"]);
+    for peer in peers {
+        command.args(["--peer", peer]);
+    }
+    let mut process = Running::start("gannet-get", isolated(lab, &mut command, "get"), &lab.path("logs"));
+    let status = process.wait(PATIENCE * 2);
+    assert!(status.success(), "gannet get: {status}\n{}", process.log());
+    payload.assert_same(out);
+    let events: Vec<Value> = process
+        .stdout()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON: {error}: {line}")))
+        .collect();
+    let seen = |kind: &str| events.iter().any(|event| event["event"] == kind);
+    assert!(seen("complete") && seen("summary") && !seen("error"), "{}", process.log());
+    events
+}
+
+/// `gannet create`.
+pub fn create(lab: &Lab, payload: &Payload, format: &str, more: &[&str]) -> Torrent {
+    let path = lab.folder("torrents").join(format!("gannet-{format}.torrent"));
+    let mut command = command(lab);
+    command.arg("create").arg(payload.path()).arg("--output").arg(&path).args(["--format", format]).args(more);
+    run("gannet create", &mut command);
+    Torrent::load(path)
+}
+
+/// `gannet info --json`.
+pub fn info(lab: &Lab, torrent: &Path) -> Value {
+    let shown = run("gannet info", command(lab).args(["info", "--json"]).arg(torrent));
+    serde_json::from_str(&shown).unwrap_or_else(|error| panic!("not one JSON object: {error}: {shown}"))
+}

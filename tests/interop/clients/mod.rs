@@ -1,0 +1,51 @@
+//! One module per client, and what they have in common: something that seeds or downloads, on a port.
+
+pub mod aria2;
+pub mod gannet;
+pub mod libtorrent;
+pub mod makers;
+pub mod opentracker;
+pub mod transmission;
+
+use std::time::Duration;
+
+use crate::probe;
+use crate::process::Running;
+
+/// A peer that runs, and where it listens.
+pub struct Peer {
+    /// Its process.
+    pub process: Running,
+    /// Its port on the loopback address.
+    pub port: u16,
+}
+
+impl Peer {
+    /// `HOST:PORT`, as peers are given on command lines.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until it answers a handshake for this torrent.
+    fn answers(mut self, info_hash: [u8; 20]) -> Result<Self, String> {
+        let port = self.port;
+        self.process.try_until("an answer to a handshake", START, |_| probe::greet(port, info_hash).ok())?;
+        Ok(self)
+    }
+
+    /// Waits until it answers a handshake for this torrent and says that it has some of it.
+    fn offers(mut self, info_hash: [u8; 20]) -> Result<Self, String> {
+        let port = self.port;
+        self.process.try_until("an offer of pieces", START, |_| {
+            let greeting = probe::greet(port, info_hash).ok()?;
+            greeting.messages.iter().any(|id| matches!(*id, BITFIELD | HAVE_ALL)).then_some(())
+        })?;
+        Ok(self)
+    }
+}
+
+const BITFIELD: u8 = 5;
+const HAVE_ALL: u8 = 14;
+
+/// How long a client may take to come up, before another port is tried.
+const START: Duration = Duration::from_secs(30);

@@ -1,0 +1,58 @@
+//! Transmission's `transmission-cli`: v1 only. It never calls an address of 127.0.0.0/8, so it has to be called.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::Peer;
+use super::makers::Torrent;
+use crate::lab::{Lab, again};
+use crate::payload::Payload;
+use crate::process::{PATIENCE, Running, poll, run};
+
+/// Its `-f` script leaves this file when a download is complete; the program itself runs on.
+const FINISHED: &str = "finished";
+
+fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path) -> Peer {
+    let config = lab.folder(&format!("{name}-{port}"));
+    let settings = serde_json::json!({
+        "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "dht-enabled": false, "encryption": 0,
+        "lpd-enabled": false, "peer-port": port, "pex-enabled": false, "port-forwarding-enabled": false,
+        "rpc-enabled": false, "utp-enabled": false,
+    });
+    fs::write(config.join("settings.json"), settings.to_string()).expect("a settings file");
+    let script = config.join("finish");
+    fs::write(&script, format!("#!/bin/sh\n: > '{}'\n", lab.path(FINISHED).display())).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a script that can be run");
+    let mut command = lab.command("transmission-cli");
+    command.args(["-M", "-et", "-p", &port.to_string(), "-g"]).arg(&config).arg("-f").arg(&script);
+    command.arg("-w").arg(dir).arg(&torrent.path);
+    Peer { process: Running::start(name, &mut command, &lab.path("logs")), port }
+}
+
+/// Seeds; it is up when this returns.
+pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload) -> Peer {
+    again(|port| start(lab, "transmission-seed", port, torrent, &payload.parent).offers(torrent.wire_hash))
+}
+
+/// Downloads into `out`; it takes calls when this returns.
+pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
+    again(|port| start(lab, "transmission-leech", port, torrent, out).answers(torrent.wire_hash))
+}
+
+/// Waits until a download is complete, and compares.
+pub fn finish(mut leech: Peer, lab: &Lab, payload: &Payload, out: &Path) {
+    leech.process.until("the end of the download", |_| lab.path(FINISHED).exists().then_some(()));
+    // The script runs before the last of the files has its final name. Files of no bytes it does not make at all.
+    let difference = || payload.difference(&out.join(payload.name), true);
+    if poll(PATIENCE / 6, || difference().is_none().then_some(())).is_none() {
+        panic!("in {}: {:?}", out.display(), difference());
+    }
+}
+
+/// The v1 info-hash as Transmission shows it.
+pub fn info_hash(lab: &Lab, torrent: &Path) -> String {
+    let shown = run("transmission-show", lab.command("transmission-show").arg(torrent));
+    let line = shown.lines().find_map(|line| line.trim().strip_prefix("Hash: "));
+    line.unwrap_or_else(|| panic!("transmission-show shows no info-hash:\n{shown}")).trim().to_owned()
+}

@@ -1,0 +1,48 @@
+//! A peer of few words: connects, shakes hands, and reads what is said first. Whoever answers is up, has this torrent
+//! and takes connections for it.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+/// What a client says when it is called.
+#[derive(Debug)]
+pub struct Greeting {
+    /// The reserved bits of its handshake.
+    pub reserved: [u8; 8],
+    /// Its peer id.
+    pub peer_id: [u8; 20],
+    /// The ids of the messages that followed at once, in order (keep-alives left out).
+    pub messages: Vec<u8>,
+}
+
+/// Calls the peer on `port` of the loopback address. `info_hash` is the first 20 bytes of the torrent's.
+pub fn greet(port: u16, info_hash: [u8; 20]) -> io::Result<Greeting> {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    // The fast extension and the extension protocol, as clients of today have them.
+    let mut ours = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x04".to_vec();
+    ours.extend(info_hash);
+    ours.extend(b"-GP0001-interop.peer");
+    stream.write_all(&ours)?;
+    let mut theirs = [0; 68];
+    stream.read_exact(&mut theirs)?;
+    if theirs[..20] != ours[..20] || theirs[28..48] != info_hash {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("not our handshake: {theirs:?}")));
+    }
+    let mut greeting = Greeting {
+        reserved: theirs[20..28].try_into().expect("8 bytes"),
+        peer_id: theirs[48..].try_into().expect("20 bytes"),
+        messages: Vec::new(),
+    };
+    let mut length = [0; 4];
+    while stream.read_exact(&mut length).is_ok() && greeting.messages.len() < 16 {
+        let mut body = vec![0; u32::from_be_bytes(length).min(1 << 20) as usize];
+        if stream.read_exact(&mut body).is_err() {
+            break;
+        }
+        greeting.messages.extend(body.first());
+    }
+    Ok(greeting)
+}

@@ -1,0 +1,444 @@
+//! A pretend world: swarms on a virtual clock, joined by links with delay and rate. Everything follows from a seed.
+//!
+//! Control messages travel as bytes, through the real encoder and decoder. The payload of a block travels as one mark,
+//! which says whether it was corrupted, so that gigabytes can be moved in seconds.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use gannet::base::{Bitfield, Block, BlockBuf, Geometry, PeerId, PeerKey};
+use gannet::swarm::{Action, CloseReason, FullPiece, NewPeer, Receive, Source, Swarm, SwarmConfig, Totals, Verdict};
+use gannet::wire::{Decoder, Item, PieceHeader, Reserved};
+
+/// How a node behaves beyond what its swarm decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Temper {
+    Honest,
+    /// Corrupts each block it sends with this probability.
+    Corrupt(f64),
+    /// Says it has things and never sends them.
+    Silent,
+    /// Disappears after this time.
+    Vanishing(Duration),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct NodeSpec {
+    pub seed: bool,
+    /// Bytes per second.
+    pub up: u64,
+    pub down: u64,
+    pub temper: Temper,
+    /// When it joins.
+    pub joins: Duration,
+}
+
+impl NodeSpec {
+    pub fn leecher(rate: u64) -> Self {
+        Self { seed: false, up: rate, down: u64::MAX, temper: Temper::Honest, joins: Duration::ZERO }
+    }
+
+    pub fn seeder(rate: u64) -> Self {
+        Self { seed: true, ..Self::leecher(rate) }
+    }
+
+    pub fn temper(self, temper: Temper) -> Self {
+        Self { temper, ..self }
+    }
+}
+
+pub struct Node {
+    pub spec: NodeSpec,
+    pub swarm: Swarm,
+    pub completed: Option<Duration>,
+    /// Nodes it closed for bad data.
+    pub convicted: Vec<usize>,
+    address: SocketAddr,
+    id: PeerId,
+    links: BTreeMap<PeerKey, Link>,
+    /// Whose turn it is on the uplink.
+    turn: VecDeque<PeerKey>,
+    uplink_busy: bool,
+    downlink_free: Duration,
+    gone: bool,
+}
+
+/// One side of a connection.
+struct Link {
+    peer: usize,
+    peer_key: PeerKey,
+    decoder: Decoder,
+    delay: Duration,
+    in_turn: bool,
+}
+
+enum What {
+    Join,
+    Tick,
+    Connect { to: SocketAddr },
+    /// Control bytes.
+    Bytes { key: PeerKey, bytes: Vec<u8> },
+    /// The payload of one block.
+    Payload { key: PeerKey, block: Block, corrupt: bool },
+    /// A block has left the uplink.
+    Sent { key: PeerKey, block: Block },
+    Verified { full: FullPiece },
+    Closed { key: PeerKey },
+    Vanish,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub now: Duration,
+    base: Instant,
+    geometry: Geometry,
+    queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    events: HashMap<u64, What>,
+    next: u64,
+    rng: fastrand::Rng,
+    by_address: HashMap<SocketAddr, usize>,
+    /// How many others each node hears of when it joins.
+    pub acquaintances: usize,
+    /// A digest of all that happened, in order.
+    trace: DefaultHasher,
+}
+
+const INFO_HASH: [u8; 20] = [7; 20];
+const MARK_GOOD: u8 = 1;
+const MARK_BAD: u8 = 2;
+
+impl World {
+    pub fn new(geometry: Geometry, specs: &[NodeSpec], seed: u64) -> Self {
+        Self::with_config(geometry, specs, seed, |config| config)
+    }
+
+    pub fn with_config(
+        geometry: Geometry,
+        specs: &[NodeSpec],
+        seed: u64,
+        change: impl Fn(SwarmConfig) -> SwarmConfig,
+    ) -> Self {
+        let base = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut nodes = Vec::new();
+        let mut by_address = HashMap::new();
+        for (i, spec) in specs.iter().enumerate() {
+            let [_, _, a, b] = u32::try_from(i).unwrap().to_be_bytes();
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, a, b, 1)), 6881);
+            by_address.insert(address, i);
+            let mut entropy = [0; 12];
+            rng.fill(&mut entropy);
+            let id = PeerId::ours(entropy);
+            let have = if spec.seed { Bitfield::full(geometry.piece_count()) } else { Bitfield::new(geometry.piece_count()) };
+            let config = change(SwarmConfig {
+                info_hash: INFO_HASH,
+                peer_id: id,
+                listen_port: Some(6881),
+                max_peers: 40,
+                block_memory: 8 << 20,
+                limit_up: Some(spec.up),
+                sequential: false,
+                super_seed: false,
+                many_per_address: false,
+            });
+            let swarm = Swarm::new(base, geometry.clone(), &have, &[], config, rng.u64(..));
+            nodes.push(Node {
+                spec: *spec,
+                swarm,
+                completed: spec.seed.then_some(Duration::ZERO),
+                convicted: Vec::new(),
+                address,
+                id,
+                links: BTreeMap::new(),
+                turn: VecDeque::new(),
+                uplink_busy: false,
+                downlink_free: Duration::ZERO,
+                gone: false,
+            });
+        }
+        let mut world = Self {
+            nodes,
+            now: Duration::ZERO,
+            base,
+            geometry,
+            queue: BinaryHeap::new(),
+            events: HashMap::new(),
+            next: 0,
+            rng,
+            by_address,
+            acquaintances: 50,
+            trace: DefaultHasher::new(),
+        };
+        for i in 0..world.nodes.len() {
+            let spec = world.nodes[i].spec;
+            world.at(spec.joins, i, What::Join);
+            if let Temper::Vanishing(when) = spec.temper {
+                world.at(spec.joins + when, i, What::Vanish);
+            }
+        }
+        world
+    }
+
+    fn at(&mut self, when: Duration, node: usize, what: What) {
+        self.next += 1;
+        self.queue.push(Reverse((when, self.next, node)));
+        self.events.insert(self.next, what);
+    }
+
+    fn instant(&self) -> Instant {
+        self.base + self.now
+    }
+
+    /// Runs until every honest leecher that stays is complete, or `limit` has passed. True if all are complete.
+    pub fn run(&mut self, limit: Duration) -> bool {
+        while let Some(Reverse((when, number, i))) = self.queue.pop() {
+            self.now = when;
+            if when > limit {
+                return false;
+            }
+            let Some(what) = self.events.remove(&number) else { continue };
+            if self.nodes[i].gone {
+                continue;
+            }
+            (when, i, std::mem::discriminant(&what)).hash(&mut self.trace);
+            self.happen(i, what);
+            if self.nodes.iter().all(|n| n.completed.is_some() || n.gone || n.spec.temper != Temper::Honest) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A number that differs when anything happened differently.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    pub fn totals(&mut self, i: usize) -> Totals {
+        let now = self.instant();
+        self.nodes[i].swarm.totals(now)
+    }
+
+    fn happen(&mut self, i: usize, what: What) {
+        let now = self.instant();
+        match what {
+            What::Join => {
+                let others: Vec<SocketAddr> =
+                    self.nodes.iter().enumerate().filter(|(j, n)| *j != i && n.spec.joins <= self.now && !n.gone).map(|(_, n)| n.address).collect();
+                let known = self.rng.choose_multiple(others, self.acquaintances);
+                self.nodes[i].swarm.handle_candidates(now, Source::Tracker, &known);
+                self.at(self.now + Duration::from_millis(1), i, What::Tick);
+            }
+            What::Tick => {
+                self.nodes[i].swarm.handle_timeout(now);
+                let next = self.nodes[i].swarm.poll_timeout().saturating_duration_since(self.base);
+                self.at(next.max(self.now + Duration::from_millis(1)), i, What::Tick);
+            }
+            What::Connect { to } => self.connect(i, to),
+            What::Bytes { key, bytes } => self.receive(i, key, &bytes),
+            What::Payload { key, block, corrupt } => self.receive_payload(i, key, block, corrupt),
+            What::Sent { key, block } => {
+                let node = &mut self.nodes[i];
+                node.uplink_busy = false;
+                node.swarm.handle_sent(now, key, u64::from(block.len()));
+            }
+            What::Verified { full } => {
+                let good = full.blocks.iter().all(|b| b.as_slice()[0] == MARK_GOOD);
+                let verdict = if good { Verdict::Good } else { Verdict::Bad };
+                self.nodes[i].swarm.handle_verdict(now, full.piece, &verdict, full.blocks);
+            }
+            What::Closed { key } => self.drop_link(i, key),
+            What::Vanish => {
+                let keys: Vec<PeerKey> = self.nodes[i].links.keys().copied().collect();
+                for key in keys {
+                    self.close(i, key);
+                }
+                self.nodes[i].gone = true;
+                return;
+            }
+        }
+        self.settle(i);
+    }
+
+    fn connect(&mut self, i: usize, to: SocketAddr) {
+        let now = self.instant();
+        let found = self.by_address.get(&to).copied().filter(|j| !self.nodes[*j].gone && self.nodes[*j].spec.joins <= self.now);
+        let Some(j) = found.filter(|j| self.nodes[*j].swarm.admits(self.nodes[i].address).is_ok()) else {
+            return self.nodes[i].swarm.handle_dial_failed(now, to);
+        };
+        let reserved = Reserved::NONE.with_fast().with_extended();
+        // An incoming connection comes from another port than the one it can be reached at.
+        let from = SocketAddr::new(self.nodes[i].address.ip(), 40_000);
+        let there = NewPeer { address: from, outgoing: false, id: self.nodes[i].id, reserved };
+        let here = NewPeer { address: to, outgoing: true, id: self.nodes[j].id, reserved };
+        let delay = Duration::from_micros(self.rng.u64(5_000..60_000));
+        let (a, b) = (self.nodes[i].swarm.handle_connected(now, here), self.nodes[j].swarm.handle_connected(now, there));
+        match (a, b) {
+            (Ok(a), Ok(b)) => {
+                let link = |peer, peer_key| Link { peer, peer_key, decoder: Decoder::new(None), delay, in_turn: false };
+                self.nodes[i].links.insert(a, link(j, b));
+                self.nodes[j].links.insert(b, link(i, a));
+                self.flush(i, a);
+                self.flush(j, b);
+            }
+            (Ok(a), Err(_)) => self.nodes[i].swarm.handle_closed(now, a),
+            (Err(_), Ok(b)) => self.nodes[j].swarm.handle_closed(now, b),
+            (Err(_), Err(_)) => {}
+        }
+        self.settle(j);
+    }
+
+    fn receive(&mut self, i: usize, key: PeerKey, bytes: &[u8]) {
+        let now = self.instant();
+        let node = &mut self.nodes[i];
+        let Some(link) = node.links.get_mut(&key) else { return };
+        link.decoder.set_piece_count(self.geometry.piece_count());
+        let mut rest = bytes;
+        let mut broken = false;
+        while !rest.is_empty() && !broken {
+            let taken = link.decoder.feed(rest);
+            rest = &rest[taken..];
+            loop {
+                match link.decoder.next() {
+                    Ok(None) => break,
+                    Ok(Some(Item::Message(message))) => {
+                        if node.swarm.handle_message(now, key, &message).is_err() {
+                            broken = true;
+                            break;
+                        }
+                    }
+                    Ok(Some(_)) | Err(_) => unreachable!("payload does not travel as bytes here"),
+                }
+            }
+        }
+        if broken {
+            self.close(i, key);
+        } else {
+            self.nodes[i].swarm.handle_turn(now, key);
+        }
+    }
+
+    fn receive_payload(&mut self, i: usize, key: PeerKey, block: Block, corrupt: bool) {
+        let now = self.instant();
+        let node = &mut self.nodes[i];
+        if !node.links.contains_key(&key) {
+            return;
+        }
+        let header = PieceHeader { index: block.piece().get(), begin: block.begin(), len: block.len() };
+        if let Receive::Into(block, mut buf) = node.swarm.receive_into(now, key, header).expect("a real block") {
+            mark(&mut buf, corrupt);
+            node.swarm.handle_block(now, key, block, buf);
+        }
+        node.swarm.handle_turn(now, key);
+    }
+
+    /// Carries out what node `i` has decided, and sends what it wants to send.
+    fn settle(&mut self, i: usize) {
+        while let Some(action) = self.nodes[i].swarm.poll_action() {
+            match action {
+                Action::Verify(full) => self.at(self.now + Duration::from_millis(1), i, What::Verified { full }),
+                Action::Dial(to) => self.at(self.now + Duration::from_millis(30), i, What::Connect { to }),
+                Action::Close(key, reason) => {
+                    if reason == CloseReason::BadData
+                        && let Some(link) = self.nodes[i].links.get(&key)
+                    {
+                        let peer = link.peer;
+                        self.nodes[i].convicted.push(peer);
+                    }
+                    self.close(i, key);
+                }
+                Action::Have(_) => {}
+                Action::Complete => self.nodes[i].completed = Some(self.now),
+            }
+        }
+        while let Some(key) = self.nodes[i].swarm.poll_wake() {
+            self.flush(i, key);
+        }
+        // A turn of its own may have filled an outbox without a wake.
+        self.send_next(i);
+    }
+
+    /// Sends the control bytes at once, and puts the peer in line for the uplink.
+    fn flush(&mut self, i: usize, key: PeerKey) {
+        let node = &mut self.nodes[i];
+        let Some(outbox) = node.swarm.outbox(key) else { return };
+        let mut bytes = Vec::new();
+        outbox.take_control(&mut bytes);
+        let has_pieces = outbox.piece_count() > 0;
+        let Some(link) = node.links.get_mut(&key) else { return };
+        if has_pieces && !link.in_turn {
+            link.in_turn = true;
+            node.turn.push_back(key);
+        }
+        let (peer, peer_key, arrival) = (link.peer, link.peer_key, self.now + link.delay);
+        if !bytes.is_empty() {
+            self.at(arrival, peer, What::Bytes { key: peer_key, bytes });
+        }
+    }
+
+    /// Gives the uplink to the next peer in line.
+    fn send_next(&mut self, i: usize) {
+        // Everybody's outbox may have changed in this turn.
+        let keys: Vec<PeerKey> = self.nodes[i].links.keys().copied().collect();
+        for key in keys {
+            if self.nodes[i].swarm.outbox(key).is_some_and(|o| !o.is_empty()) {
+                self.flush(i, key);
+            }
+        }
+        let node = &mut self.nodes[i];
+        if node.uplink_busy || node.spec.temper == Temper::Silent {
+            return;
+        }
+        while let Some(key) = node.turn.pop_front() {
+            let block = node.swarm.outbox(key).and_then(|outbox| outbox.next_piece());
+            let Some(link) = node.links.get_mut(&key) else { continue };
+            let Some(block) = block else {
+                link.in_turn = false;
+                continue;
+            };
+            node.turn.push_back(key);
+            node.uplink_busy = true;
+            let (peer, peer_key, delay) = (link.peer, link.peer_key, link.delay);
+            let leaves = self.now + transfer(block.len(), node.spec.up);
+            let corrupt = matches!(node.spec.temper, Temper::Corrupt(p) if self.rng.f64() < p);
+            self.at(leaves, i, What::Sent { key, block });
+            let receiver = &mut self.nodes[peer];
+            let arrival = (leaves + delay).max(receiver.downlink_free) + transfer(block.len(), receiver.spec.down);
+            receiver.downlink_free = arrival;
+            self.at(arrival, peer, What::Payload { key: peer_key, block, corrupt });
+            return;
+        }
+    }
+
+    fn close(&mut self, i: usize, key: PeerKey) {
+        if let Some(link) = self.nodes[i].links.get(&key) {
+            let (peer, peer_key, when) = (link.peer, link.peer_key, self.now + link.delay);
+            self.at(when, peer, What::Closed { key: peer_key });
+        }
+        self.drop_link(i, key);
+    }
+
+    fn drop_link(&mut self, i: usize, key: PeerKey) {
+        let now = self.instant();
+        let node = &mut self.nodes[i];
+        if node.links.remove(&key).is_some() {
+            node.turn.retain(|k| *k != key);
+            node.swarm.handle_closed(now, key);
+        }
+    }
+}
+
+fn transfer(bytes: u32, rate: u64) -> Duration {
+    if rate == u64::MAX { Duration::ZERO } else { Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / rate) }
+}
+
+/// What a block says instead of its payload. Corruption differs from time to time, as it would.
+fn mark(buf: &mut BlockBuf, corrupt: bool) {
+    let bytes = buf.as_mut_slice();
+    bytes.fill(0);
+    bytes[0] = if corrupt { MARK_BAD } else { MARK_GOOD };
+}
+
