@@ -177,7 +177,7 @@ async fn start_seeders(
         sessions.push(session);
     }
     let ready = async {
-        while !torrents.iter().all(|t| t.status().is_some_and(|s| s.state == State::Seeding)) {
+        while !torrents.iter().all(|t| t.status().state == State::Seeding) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -87,7 +87,7 @@ impl Failure {
 impl fmt::Display for Failure {
     /// Always one line that only prints, whatever a message from below held.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", printable(&one_line(&self.message)))
+        write!(f, "{}", without_numbers(&printable(&one_line(&self.message))))
     }
 }
 
@@ -103,13 +103,30 @@ impl From<Error> for Failure {
     }
 }
 
-/// What the system said, without Rust's `(os error 28)`.
+/// What the system said, as it stands within a line.
 pub(super) fn io_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.find(" (os error").map_or(text.as_str(), |at| &text[..at]).to_owned();
+    let text = without_numbers(&error.to_string());
     let mut letters = text.chars();
     // The system begins with a capital; a message goes on after a colon.
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Without Rust's `(os error 28)` behind what the system said: the words are enough.
+fn without_numbers(text: &str) -> String {
+    let mut rest = text;
+    let mut kept = String::with_capacity(text.len());
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        kept.push_str(before);
+        let digits = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+        match digits.strip_prefix(')') {
+            Some(tail) => rest = tail,
+            None => {
+                kept.push_str(" (os error ");
+                rest = after;
+            }
+        }
+    }
+    kept + rest
 }
 
 /// A path for people: nothing that would move the cursor or hide a part.
@@ -120,4 +137,19 @@ pub(super) fn shown(path: &Path) -> String {
 /// Text with line breaks as single spaces.
 pub(super) fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_calm_line() {
+        let failure = Failure::network("cannot\n listen:\x1b[2J Address in use (os error 98); (os error x) go");
+        assert_eq!(failure.to_string(), "cannot listen:[2J Address in use; (os error x) go");
+        let error = io::Error::from_raw_os_error(libc::ENOSPC);
+        let failure = Failure::disk(Path::new("a\x07b"), &error);
+        assert_eq!((failure.to_string().as_str(), failure.code), ("ab: no space left on device", Code::Disk));
+        assert_eq!(Failure::stdout(&io::ErrorKind::BrokenPipe.into()).code, Code::BrokenPipe);
+    }
 }

@@ -83,8 +83,9 @@ pub(super) fn job(
     if selected.as_ref().is_some_and(|s| !s.contains(&true)) {
         return Ok(None);
     }
-    let subject = subject(&metainfo, &dir.join(metainfo.info.name()));
     let goal = goal(&options.goal);
+    let seed = if download.seed { Some(goal.unwrap_or_default()) } else { goal };
+    let subject = Subject { seeds: seed.is_some(), ..subject(&metainfo, &dir.join(metainfo.info.name())) };
     let torrent = AddTorrent {
         metainfo: Arc::new(metainfo),
         place: Place::Folder(dir),
@@ -95,7 +96,7 @@ pub(super) fn job(
         backend: options.disk.storage.map(Into::into).unwrap_or_default(),
         preallocate: download.preallocate.map(Into::into).unwrap_or_default(),
         overwrite: download.overwrite,
-        seed: if download.seed { Some(goal.unwrap_or_default()) } else { goal },
+        seed,
         super_seed: false,
     };
     Ok(Some(Job { subject, torrent }))
@@ -141,6 +142,7 @@ pub(super) fn subject(metainfo: &Metainfo, place: &Path) -> Subject {
         piece_length: info.geometry().piece_length(),
         file_count: info.files().iter().filter(|f| !f.attr.pad).count(),
         place: shown(place),
+        seeds: true,
     }
 }
 

@@ -1,5 +1,7 @@
 //! How a torrent stands, in words and bars.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::json::state_word;
@@ -30,11 +32,18 @@ impl Look {
         Self { color, unicode: locale.contains("utf-8") || locale.contains("utf8") }
     }
 
-    fn style(self) -> ProgressStyle {
+    /// Two lines for a torrent, so that all of it is seen in 80 columns: name, bar and rates; then how it stands.
+    fn style(self, name: &str) -> ProgressStyle {
         let paint = if self.color { ".cyan/blue" } else { "" };
-        let template = format!("{{prefix}} [{{bar:{BAR_WIDTH}{paint}}}] {{percent:>3}}% {{wide_msg}}");
-        let signs = if self.unicode { "█▉▊▋▌▍▎▏ " } else { "#>-" };
-        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(signs)
+        let name = fit(name, NAME_WIDTH).replace('{', "{{").replace('}', "}}");
+        let template = format!("{name} [{{bar:{BAR_WIDTH}{paint}}}] {{percent:>3}}%  {{prefix}}\n  {{wide_msg}}");
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        style.progress_chars(self.signs())
+    }
+
+    /// What a bar is drawn with, from full to empty.
+    pub(super) fn signs(self) -> &'static str {
+        if self.unicode { "█▉▊▋▌▍▎▏ " } else { "#>-" }
     }
 
     fn arrows(self) -> (&'static str, &'static str) {
@@ -45,8 +54,7 @@ impl Look {
 /// A bar of `total` bytes for what is called `name` (already printable).
 pub(super) fn bar(name: &str, total: u64, look: Look) -> ProgressBar {
     let bar = screen::bars().add(ProgressBar::new(total.max(1)));
-    bar.set_style(look.style());
-    bar.set_prefix(fit(name, NAME_WIDTH));
+    bar.set_style(look.style(name));
     bar
 }
 
@@ -66,8 +74,9 @@ fn fit(name: &str, width: usize) -> String {
 pub(super) fn show(bar: &ProgressBar, status: &Status, look: Look) {
     let (done, total) = fraction(status);
     bar.set_length(total.max(1));
-    bar.set_position(if total == 0 { 1 } else { done });
-    bar.set_message(beside_bar(status, look));
+    bar.set_position(done);
+    bar.set_prefix(rates(status, look));
+    bar.set_message(below_bar(status));
 }
 
 /// What is done of what there is to do, in bytes.
@@ -76,19 +85,26 @@ fn fraction(status: &Status) -> (u64, u64) {
     (done.min(status.wanted_bytes), status.wanted_bytes)
 }
 
-fn beside_bar(status: &Status, look: Look) -> String {
+fn rates(status: &Status, look: Look) -> String {
     let (down, up) = look.arrows();
+    match status.state {
+        State::Downloading => format!("{down}{}  {up}{}", rate(status.down_rate), rate(status.up_rate)),
+        State::Seeding => format!("{up}{}", rate(status.up_rate)),
+        State::Checking | State::Failed | State::Stopped => String::new(),
+    }
+}
+
+fn below_bar(status: &Status) -> String {
     let mut parts = vec![state_word(status.state).to_owned()];
     if status.state != State::Checking {
         parts.push(format!("{}/{} pieces", status.have_pieces, status.piece_count));
-        if status.state == State::Downloading {
-            parts.push(format!("{down}{}", rate(status.down_rate)));
-        }
-        parts.push(format!("{up}{}", rate(status.up_rate)));
-        if let Some(eta) = status.eta.filter(|_| status.state == State::Downloading) {
-            parts.push(format!("ETA {}", duration(eta)));
-        }
         parts.push(count(status.peers, "peer"));
+        if let Some(eta) = status.eta.filter(|_| status.state == State::Downloading) {
+            parts.push(format!("ETA {}", remaining(eta)));
+        }
+        if status.state == State::Seeding {
+            parts.push(format!("ratio {:.2}", status.ratio));
+        }
     }
     parts.extend(cause(status).map(|c| format!("({c})")));
     parts.join("  ")
@@ -104,7 +120,7 @@ pub(super) fn plain_line(name: &str, status: &Status) -> String {
         parts.push(format!("{} down", rate(status.down_rate)));
         parts.push(format!("{} up", rate(status.up_rate)));
         parts.push(count(status.peers, "peer"));
-        parts.extend(status.eta.map(|eta| format!("ETA {}", duration(eta))));
+        parts.extend(status.eta.map(|eta| format!("ETA {}", remaining(eta))));
     }
     parts.extend(cause(status).map(|c| format!("({c})")));
     format!("{name}: {}", parts.join(", "))
@@ -119,6 +135,12 @@ fn cause(status: &Status) -> Option<String> {
         State::Failed | State::Stopped => false,
     };
     status.cause.as_deref().filter(|_| !moving).map(crate::base::printable)
+}
+
+/// A time to go: nobody knows it to tenths of a second.
+fn remaining(eta: Duration) -> String {
+    let seconds = eta.as_secs().max(1);
+    if seconds < 60 { format!("{seconds}s") } else { duration(eta) }
 }
 
 /// Hundredths with one digit, never 100 before the end.
@@ -138,8 +160,6 @@ pub(super) fn count(n: impl Into<u64>, what: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     pub(in crate::cli) fn status() -> Status {
@@ -175,10 +195,8 @@ pub(super) mod tests {
         status.eta = None;
         assert!(plain_line("x", &status).ends_with("3 peers, (choked by all 3 peers)"));
         let look = Look { color: false, unicode: false };
-        assert_eq!(
-            beside_bar(&status, look),
-            "downloading  9/10 pieces  down 0 B/s  up 0 B/s  3 peers  (choked by all 3 peers)"
-        );
+        assert_eq!(rates(&status, look), "down 0 B/s  up 0 B/s");
+        assert_eq!(below_bar(&status), "downloading  9/10 pieces  3 peers  (choked by all 3 peers)");
         status.state = State::Checking;
         status.checked_bytes = 250;
         assert_eq!(plain_line("x", &status), "x: checking 25.0%, 250 B of 1.00 kB");
@@ -194,10 +212,13 @@ pub(super) mod tests {
     #[test]
     fn styles_are_sound() {
         for (color, unicode) in [(false, false), (true, true)] {
-            let look = Look { color, unicode };
-            let template = format!("{{prefix}} [{{bar:{BAR_WIDTH}}}] {{percent:>3}}% {{wide_msg}}");
-            assert!(ProgressStyle::with_template(&template).is_ok());
-            let _ = look.style();
+            for name in ["plain", "{bar:200} {{x}", "}{", "{", "日本語のとても長い名前、幅を超えるもの、もっと"]
+            {
+                let bar = ProgressBar::hidden();
+                bar.set_style(Look { color, unicode }.style(name));
+                show(&bar, &status(), Look { color, unicode });
+                assert_eq!((bar.position(), bar.length()), (999, Some(1_000)));
+            }
         }
         assert_eq!((percent(0, 0), percent(999_999, 1_000_000)), ("100%".to_owned(), "99.9%".to_owned()));
     }

@@ -32,6 +32,8 @@ pub(super) struct Subject {
     pub(super) file_count: usize,
     /// Where its data lies, for people.
     pub(super) place: String,
+    /// It goes on to seed when it is complete.
+    pub(super) seeds: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,15 +246,16 @@ impl Reporter {
             let mean = rate(mean_rate(downloaded, took));
             format!("{}: complete: {} in {}, {mean}", entry.subject.name, bytes(downloaded), duration(took))
         };
-        if matches!(view, View::Bars | View::Plain) {
+        // Else the last line says the same at once.
+        if entry.subject.seeds && matches!(view, View::Bars | View::Plain) {
             screen::message(line);
         }
         self.emit("complete", Some(hash), &body);
     }
 
     /// Torrent `index` is done, its seeding goal reached.
-    pub(super) fn done(&mut self, index: usize, status: Option<&Status>) {
-        if let (Some(entry), Some(status)) = (self.entries.get_mut(index), status) {
+    pub(super) fn done(&mut self, index: usize, status: &Status) {
+        if let Some(entry) = self.entries.get_mut(index) {
             entry.remember(status);
         }
         self.complete(index);
@@ -309,7 +312,9 @@ impl Reporter {
                 "ratio": status.ratio,
                 "seconds": ended.duration_since(entry.started).as_secs_f64(),
             }));
-            if matches!(self.view, View::Bars | View::Plain) {
+            // Of a failure without a byte there is nothing more to say than what was said.
+            let silent = entry.outcome == Some(Outcome::Failed) && status.downloaded + status.uploaded == 0;
+            if !silent && matches!(self.view, View::Bars | View::Plain) {
                 screen::message(last_line(entry, status, ended));
             }
         }
@@ -350,7 +355,6 @@ fn last_line(entry: &Entry, status: &Status, ended: Instant) -> String {
         (Some(Outcome::Failed), _) | (_, State::Failed) => "failed",
         _ => "stopped",
     };
-    let took = ended.duration_since(entry.started);
     let fetching = entry.completed.unwrap_or(ended).duration_since(entry.started);
     format!(
         "{}: {word}: {} of {} there, {} down in {} ({}), {} up, ratio {:.2}",
@@ -358,7 +362,7 @@ fn last_line(entry: &Entry, status: &Status, ended: Instant) -> String {
         bytes(status.have_bytes),
         bytes(status.wanted_bytes),
         bytes(status.downloaded),
-        duration(took),
+        duration(fetching),
         rate(mean_rate(status.downloaded, fetching)),
         bytes(status.uploaded),
         status.ratio

@@ -55,7 +55,11 @@ impl Torrents {
     fn all(&self) -> Vec<Torrent> {
         let by_wire_form = self.by_wire_form.read().unwrap_or_else(PoisonError::into_inner);
         // A hybrid stands there twice.
-        by_wire_form.iter().filter(|(name, torrent)| **name == torrent.info_hash().wire()).map(|(_, t)| t.clone()).collect()
+        by_wire_form
+            .iter()
+            .filter(|(name, torrent)| **name == torrent.info_hash().wire())
+            .map(|(_, t)| t.clone())
+            .collect()
     }
 }
 

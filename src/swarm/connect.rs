@@ -174,7 +174,7 @@ impl Swarm {
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.disconnected(key);
         }
-        
+
         let useful = peer.down.total() > 0 || peer.up.total() > 0;
         self.candidates.closed(peer.address, now, useful);
         if let Some(address) = peer.listens_at {
@@ -192,9 +192,7 @@ impl Swarm {
 
     /// Emits [`Action::Dial`] for as many candidates as there is room for.
     pub(super) fn dial(&mut self, now: Instant) {
-        while !self.stopping
-            && self.dialling < MAX_DIALLING
-            && self.peers.len() + self.dialling < self.config.max_peers
+        while !self.stopping && self.dialling < MAX_DIALLING && self.peers.len() + self.dialling < self.config.max_peers
         {
             let Some(candidate) = self.candidates.next(now) else { return };
             self.dialling += 1;

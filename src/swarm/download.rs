@@ -38,16 +38,9 @@ impl Swarm {
     ///
     /// # Errors
     /// The header names no block of the torrent.
-    pub fn receive_into(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        header: PieceHeader,
-    ) -> Result<Receive, Misbehaved> {
-        let block = self
-            .geometry
-            .whole_block(header.index, header.begin, header.len)
-            .map_err(|_| Misbehaved::Geometry)?;
+    pub fn receive_into(&mut self, now: Instant, key: PeerKey, header: PieceHeader) -> Result<Receive, Misbehaved> {
+        let block =
+            self.geometry.whole_block(header.index, header.begin, header.len).map_err(|_| Misbehaved::Geometry)?;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(Receive::Discard) };
         peer.last_message = now;
         if !peer.asked.iter().any(|a| a.block == block) {

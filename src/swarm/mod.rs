@@ -216,7 +216,8 @@ impl Swarm {
         // A pool smaller than two pieces could never finish one while another is being verified.
         let ceiling = config.block_memory.max(2 * u64::from(geometry.piece_length()));
         let completed = picker.is_complete();
-        let super_seed = (config.super_seed && have.is_full()).then(|| super_seed::SuperSeed::new(&geometry, rng.u64(..)));
+        let super_seed =
+            (config.super_seed && have.is_full()).then(|| super_seed::SuperSeed::new(&geometry, rng.u64(..)));
         Self {
             pool: BlockPool::new(ceiling),
             peers: Slab::default(),

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use super::candidates::Source;
 use super::{Misbehaved, Swarm};
 use crate::base::{Bitfield, PeerKey, PieceIndex};
-use crate::wire::{
-    DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name,
-};
+use crate::wire::{DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name};
 
 /// Pieces a peer may allow or suggest to us that we remember; more would be noise (BEP 6 speaks of ten).
 const MAX_HINTS: usize = 64;

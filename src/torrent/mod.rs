@@ -275,7 +275,9 @@ fn cause(totals: &crate::swarm::Totals, complete: bool) -> Option<String> {
         (0, 0, ..) => "no peers known".to_owned(),
         (0, known, ..) => format!("trying {known} known peers"),
         (connected, _, 0, _) => format!("none of the {connected} peers has what is missing"),
-        (_, _, interesting, choking) if interesting == choking => format!("choked by all {choking} peers that have more"),
+        (_, _, interesting, choking) if interesting == choking => {
+            format!("choked by all {choking} peers that have more")
+        }
         _ => "waiting for data".to_owned(),
     })
 }

@@ -123,12 +123,7 @@ fn full_check(info: &Info, storage: &Storage, progress: &Progress) -> Result<Bit
     Ok(run_check(info, storage, None, progress)?.have)
 }
 
-fn run_check(
-    info: &Info,
-    storage: &Storage,
-    only: Option<&Bitfield>,
-    progress: &Progress,
-) -> Result<Checked, Failure> {
+fn run_check(info: &Info, storage: &Storage, only: Option<&Bitfield>, progress: &Progress) -> Result<Checked, Failure> {
     let mut checked = check(storage, &|piece| expected(info, piece), only, None, progress);
     if checked.cancelled {
         return Err(Failure { disk: false, message: "stopped".into(), path: None });

@@ -78,15 +78,31 @@ struct Link {
 enum What {
     Join,
     Tick,
-    Connect { to: SocketAddr },
+    Connect {
+        to: SocketAddr,
+    },
     /// Control bytes.
-    Bytes { key: PeerKey, bytes: Vec<u8> },
+    Bytes {
+        key: PeerKey,
+        bytes: Vec<u8>,
+    },
     /// The payload of one block.
-    Payload { key: PeerKey, block: Block, corrupt: bool },
+    Payload {
+        key: PeerKey,
+        block: Block,
+        corrupt: bool,
+    },
     /// A block has left the uplink.
-    Sent { key: PeerKey, block: Block },
-    Verified { full: FullPiece },
-    Closed { key: PeerKey },
+    Sent {
+        key: PeerKey,
+        block: Block,
+    },
+    Verified {
+        full: FullPiece,
+    },
+    Closed {
+        key: PeerKey,
+    },
     Vanish,
 }
 
@@ -132,7 +148,8 @@ impl World {
             let mut entropy = [0; 12];
             rng.fill(&mut entropy);
             let id = PeerId::ours(entropy);
-            let have = if spec.seed { Bitfield::full(geometry.piece_count()) } else { Bitfield::new(geometry.piece_count()) };
+            let have =
+                if spec.seed { Bitfield::full(geometry.piece_count()) } else { Bitfield::new(geometry.piece_count()) };
             let config = change(SwarmConfig {
                 info_hash: INFO_HASH,
                 peer_id: id,
@@ -226,8 +243,13 @@ impl World {
         let now = self.instant();
         match what {
             What::Join => {
-                let others: Vec<SocketAddr> =
-                    self.nodes.iter().enumerate().filter(|(j, n)| *j != i && n.spec.joins <= self.now && !n.gone).map(|(_, n)| n.address).collect();
+                let others: Vec<SocketAddr> = self
+                    .nodes
+                    .iter()
+                    .enumerate()
+                    .filter(|(j, n)| *j != i && n.spec.joins <= self.now && !n.gone)
+                    .map(|(_, n)| n.address)
+                    .collect();
                 let known = self.rng.choose_multiple(others, self.acquaintances);
                 self.nodes[i].swarm.handle_candidates(now, Source::Tracker, &known);
                 self.at(self.now + Duration::from_millis(1), i, What::Tick);
@@ -265,7 +287,8 @@ impl World {
 
     fn connect(&mut self, i: usize, to: SocketAddr) {
         let now = self.instant();
-        let found = self.by_address.get(&to).copied().filter(|j| !self.nodes[*j].gone && self.nodes[*j].spec.joins <= self.now);
+        let found =
+            self.by_address.get(&to).copied().filter(|j| !self.nodes[*j].gone && self.nodes[*j].spec.joins <= self.now);
         let Some(j) = found.filter(|j| self.nodes[*j].swarm.admits(self.nodes[i].address).is_ok()) else {
             return self.nodes[i].swarm.handle_dial_failed(now, to);
         };
@@ -275,7 +298,8 @@ impl World {
         let there = NewPeer { address: from, outgoing: false, id: self.nodes[i].id, reserved };
         let here = NewPeer { address: to, outgoing: true, id: self.nodes[j].id, reserved };
         let delay = Duration::from_micros(self.rng.u64(5_000..60_000));
-        let (a, b) = (self.nodes[i].swarm.handle_connected(now, here), self.nodes[j].swarm.handle_connected(now, there));
+        let (a, b) =
+            (self.nodes[i].swarm.handle_connected(now, here), self.nodes[j].swarm.handle_connected(now, there));
         match (a, b) {
             (Ok(a), Ok(b)) => {
                 let link = |peer, peer_key| Link { peer, peer_key, decoder: Decoder::new(None), delay, in_turn: false };
@@ -441,4 +465,3 @@ fn mark(buf: &mut BlockBuf, corrupt: bool) {
     bytes.fill(0);
     bytes[0] = if corrupt { MARK_BAD } else { MARK_GOOD };
 }
-
