@@ -475,17 +475,20 @@ struct Seeder {
 }
 
 impl Seeder {
-    /// Seeds `data.torrent` at `rate`, on a port of its own.
+    /// Seeds `data.torrent` at `rate`, on a port of its own. Back when it is ready.
     fn start(place: &Place, rate: &str) -> Self {
         use std::io::BufRead;
-        let args =
-            ["seed", "data.torrent", "data", "--listen", "127.0.0.1:0", "--limit-up", rate, "--state-dir", "seeding"];
-        let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.find_map(|line| Some(line.unwrap().strip_prefix("listening on ")?.to_owned())).unwrap();
+        let listen = ["--listen", "127.0.0.1:0", "--state-dir", "seeding"];
+        let args = [&["seed", "data.torrent", "data", "--json", "--limit-up", rate][..], &listen].concat();
+        let mut child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut events = std::io::BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let listening = events.find(|e| e["event"] == "listening").unwrap();
+        assert!(events.any(|e| e["event"] == "seeding"));
         // Somebody has to read on, or the seeder would write into a closed pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
+        std::thread::spawn(move || events.for_each(drop));
+        Self { child, address: listening["addresses"][0].as_str().unwrap().to_owned() }
     }
 }
 

@@ -107,7 +107,7 @@ async fn watch(
     drop(notes);
 
     let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while running.iter().any(|r| !r.over) {
         tokio::select! {
             code = signals.next() => return Err(Failure::silent(code)),
