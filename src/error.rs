@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::torrent::Failure;
+
 /// Why something asked of a [`Session`](crate::session::Session) failed, by whose fault it is.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -23,4 +25,10 @@ pub enum Error {
     /// It was stopped before it was done.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<Failure> for Error {
+    fn from(Failure { disk, message, path }: Failure) -> Self {
+        if disk { Self::Disk { message, path } } else { Self::Network(message) }
+    }
 }

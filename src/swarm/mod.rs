@@ -141,9 +141,6 @@ pub enum Misbehaved {
     /// A bitfield of the wrong size or with spare bits.
     #[error("sent a malformed bitfield")]
     Bitfield,
-    /// `bitfield`, `have all` or `have none` not first, or twice.
-    #[error("said twice what it has")]
-    HaveTwice,
     /// A message of the fast extension that was not agreed on.
     #[error("used the fast extension without leave")]
     NotFast,
@@ -153,7 +150,7 @@ pub enum Misbehaved {
     /// More requests than any queue holds.
     #[error("asked for too much at once")]
     TooManyRequests,
-    /// Changed its mind about interest or choking thousands of times.
+    /// Changed its mind about interest, choking or what it has a hundred times in a second.
     #[error("flooded us with changes of mind")]
     Flood,
     /// An extension message that is no bencoded dictionary.

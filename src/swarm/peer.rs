@@ -42,8 +42,6 @@ pub(super) struct Peer {
     /// What it has, and the picker's proof that it counted that.
     pub(super) have: Bitfield,
     pub(super) counted: Counted,
-    /// Whether it has told us what it has: `bitfield`, `have all` and `have none` may come once, and first.
-    pub(super) told_have: bool,
     /// How many pieces it has that we want and lack. We are interested while it is not zero.
     pub(super) wanted: u32,
     /// Pieces it lets us have while it chokes us (BEP 6), and those it would like us to take.
@@ -89,7 +87,7 @@ pub(super) struct Peer {
     pub(super) idle_since: Instant,
     /// Requests it should not have made.
     pub(super) invalid_requests: u32,
-    /// Changes of its mind about interest in the present second, which costs us work.
+    /// Changes of its mind in the present second, about interest or what it has, which cost us work.
     pub(super) flips: Flips,
 }
 
@@ -109,7 +107,7 @@ pub(super) struct Flips {
 
 impl Flips {
     /// More than this in one second is an attack (bug class 20).
-    const LIMIT: u32 = 1_000;
+    const LIMIT: u32 = 100;
 
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, count: 0 }
@@ -140,7 +138,6 @@ impl Peer {
             peer_interested: false,
             have: Bitfield::new(pieces),
             counted,
-            told_have: false,
             wanted: 0,
             allowed_in: Vec::new(),
             suggested: Vec::new(),

@@ -138,17 +138,17 @@ impl Swarm {
         Ok(())
     }
 
-    /// `bitfield`, `have all`, `have none`: once, and before any `have`.
+    /// `bitfield`, `have all`, `have none`. BEP 3 wants it once and first, but aria2 sends it again in place of many
+    /// `have`s: the latest word counts.
     fn on_told_have(&mut self, now: Instant, key: PeerKey, have: Bitfield) -> Result<(), Misbehaved> {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if peer.told_have {
-            return Err(Misbehaved::HaveTwice);
+        if !peer.flips.allow(now) {
+            return Err(Misbehaved::Flood);
         }
-        peer.told_have = true;
         let new = self.picker.add_peer(&have);
         let old = std::mem::replace(&mut peer.counted, new);
-        let none = std::mem::replace(&mut peer.have, have);
-        self.picker.remove_peer(old, &none);
+        let before = std::mem::replace(&mut peer.have, have);
+        self.picker.remove_peer(old, &before);
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.seen_bitfield(now, key, &peer.have);
         }
@@ -161,7 +161,6 @@ impl Swarm {
     fn on_have(&mut self, now: Instant, key: PeerKey, index: u32) -> Result<(), Misbehaved> {
         let piece = self.piece(index)?;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        peer.told_have = true;
         if !peer.have.set(piece) {
             return Ok(());
         }

@@ -46,15 +46,15 @@ impl Tier {
     pub(super) fn in_use() -> Self {
         static TIER: OnceLock<Tier> = OnceLock::new();
         *TIER.get_or_init(|| {
-            let best = Self::detected();
+            let detected = Self::detected();
             match std::env::var("GANNET_HASH").as_deref() {
                 Ok("scalar") => Self::SCALAR,
-                Ok("ni4") => Self { avx512: false, ..best },
-                Ok("avx512") => Self { ni: false, ..best },
+                Ok("ni4") => Self { avx512: false, ..detected },
+                Ok("avx512") => Self { ni: false, ..detected },
                 // Kernels that are not optimised are hundreds of times slower than the crates, which are even in
                 // debug builds.
                 _ if cfg!(debug_assertions) => Self::SCALAR,
-                _ => best,
+                _ => detected.best(),
             }
         })
     }
@@ -64,6 +64,15 @@ impl Tier {
         return Self { ni: ni::is_supported(), avx512: avx512::is_supported() };
         #[cfg(not(target_arch = "x86_64"))]
         return Self::SCALAR;
+    }
+
+    /// Of what the processor has, what is worth using: sixteen lanes lose to the SHA instructions where the
+    /// processor does such operations in two halves.
+    fn best(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return Self { avx512: self.avx512 && (avx512::is_fast() || !self.ni), ..self };
+        #[cfg(not(target_arch = "x86_64"))]
+        return self;
     }
 
     pub(super) fn name(self) -> &'static str {
