@@ -103,7 +103,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What the system said, without Rust's `(os error 28)`.
+/// What the system said, as it stands within a line.
 pub(super) fn io_words(error: &io::Error) -> String {
     let text = without_os_numbers(&error.to_string());
     let mut letters = text.chars();

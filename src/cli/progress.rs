@@ -195,7 +195,7 @@ pub(super) fn plain_line(name: &str, status: &Status) -> String {
         parts.push(format!("{} down", rate(status.down_rate)));
         parts.push(format!("{} up", rate(status.up_rate)));
         parts.push(count(status.peers, "peer"));
-        parts.extend(status.eta.map(|eta| format!("ETA {}", duration(eta))));
+        parts.extend(status.eta.map(|eta| format!("ETA {}", remaining(eta))));
     }
     parts.extend(cause(status).map(|c| format!("({c})")));
     format!("{name}: {}", parts.join(", "))
@@ -210,6 +210,12 @@ fn cause(status: &Status) -> Option<String> {
         State::Failed | State::Stopped => false,
     };
     status.cause.as_deref().filter(|_| !moving).map(crate::base::printable)
+}
+
+/// A time to go: nobody knows it to tenths of a second.
+fn remaining(eta: Duration) -> String {
+    let seconds = eta.as_secs().max(1);
+    if seconds < 60 { format!("{seconds}s") } else { duration(eta) }
 }
 
 /// Hundredths with one digit, never 100 before the end.

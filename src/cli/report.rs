@@ -16,8 +16,8 @@ use crate::session::{Event, State, Status};
 
 /// How often a line is written where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
-/// How often a `progress` event is written.
-const JSON_EVERY: Duration = Duration::from_secs(1);
+/// How often a `progress` event is written: every second, less what a tick of the clock may come early.
+const JSON_EVERY: Duration = Duration::from_millis(900);
 
 /// Lines about trackers that do not answer, for one torrent. A tracker can make up new reasons for ever.
 const MAX_TRACKER_ERRORS: usize = 200;
@@ -174,6 +174,13 @@ impl Reporter {
         if matches!(self.view, View::Bars | View::Plain) {
             screen::message(line);
         }
+    }
+
+    /// Peers may come to these addresses.
+    pub(super) fn listening(&mut self, addresses: &[SocketAddr]) {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        self.emit("listening", None, &json!({ "addresses": addresses }));
+        self.note(&format!("listening on {}", addresses.join(", ")));
     }
 
     /// Something is wrong that ends nothing.
