@@ -62,7 +62,7 @@ pub(super) fn watched<T: Send>(
     result.map_err(|_| Failure::silent(Code::Bug))
 }
 
-fn bar(label: &str, total: u64) -> ProgressBar {
+fn bar(label: &str, total: u64, look: Look) -> ProgressBar {
     let template = match crate::sys::terminal_columns() {
         Some(0..70) => "{prefix} {percent:>3}%  {decimal_bytes_per_sec}",
         _ => "{prefix} [{bar:20}] {percent:>3}%  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}",

@@ -48,9 +48,4 @@ impl PartialPiece {
         let (senders, blocks) = self.blocks.into_iter().flatten().unzip();
         (FullPiece { piece: self.piece, blocks }, senders)
     }
-
-    /// What has come so far.
-    pub(super) fn into_blocks(self) -> impl Iterator<Item = BlockBuf> {
-        self.blocks.into_iter().flatten().map(|(_, data)| data)
-    }
 }

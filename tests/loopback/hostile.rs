@@ -154,9 +154,9 @@ async fn w2_we_do_not_talk_to_ourselves() {
 async fn w3_w4_lengths_that_cannot_be() {
     let lab = Lab::new();
     let (node, torrent, payload) = seeding(&lab).await;
-    let mut frames: Vec<(u32, Option<u8>)> = vec![(0xffff_ffff, None), (0x8000_0000, None), (MIB as u32 + 1, None)];
+    let mut frames: Vec<(u32, Option<u8>)> = vec![(0xffff_ffff, None), (0x8000_0000, None), ((1 << 20) + 1, None)];
     for id in (0..=9).chain(13..=17).chain(20..=23).chain([0x55, 0xff]) {
-        frames.push((MIB as u32 + 1, Some(id)));
+        frames.push(((1 << 20) + 1, Some(id)));
         frames.push((0xffff_ffff, Some(id)));
     }
     for (id, len) in

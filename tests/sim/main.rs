@@ -1,6 +1,8 @@
 //! Swarms of pure [`Swarm`](gannet::swarm::Swarm)s on a virtual clock. A failure names its seed; the same seed gives the
 //! same run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails by panicking")]
+
 mod world;
 
 use std::time::Duration;
