@@ -467,3 +467,145 @@ fn failures_as_json() {
     );
     one_line(&output);
 }
+
+/// A `gannet seed` in the background, ended when this is dropped.
+struct Seeder {
+    child: std::process::Child,
+    address: String,
+}
+
+impl Seeder {
+    /// Seeds `data.torrent` at `rate`, on a port of its own. Back when it is ready.
+    fn start(place: &Place, rate: &str) -> Self {
+        use std::io::BufRead;
+        let listen = ["--listen", "127.0.0.1:0", "--state-dir", "seeding"];
+        let args = [&["seed", "data.torrent", "data", "--json", "--limit-up", rate][..], &listen].concat();
+        let mut child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut events = std::io::BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let listening = events.find(|e| e["event"] == "listening").unwrap();
+        assert!(events.any(|e| e["event"] == "seeding"));
+        // Somebody has to read on, or the seeder would write into a closed pipe.
+        std::thread::spawn(move || events.for_each(drop));
+        Self { child, address: listening["addresses"][0].as_str().unwrap().to_owned() }
+    }
+}
+
+impl Drop for Seeder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with the torrent of 8 MB that nobody tracks.
+fn place_to_seed() -> Place {
+    let place = Place::new();
+    let mut x = 1u32;
+    let mut next = || {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (x >> 24) as u8
+    };
+    place.write("data/large.bin", (0..8_000_000).map(|_| next()).collect::<Vec<u8>>());
+    place.write("data/sub/small.bin", (0..100_000).map(|_| next()).collect::<Vec<u8>>());
+    place.ok(&["create", "data"]);
+    place
+}
+
+#[test]
+fn get_from_seed() {
+    let place = place_to_seed();
+    let seeder = Seeder::start(&place, "0");
+    let output = place.run(&["get", "data.torrent", "-d", "out", "--peer", &seeder.address]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(output.stdout.is_empty());
+    assert!(told.lines().last().unwrap().starts_with("data: done: 8.10 MB in "), "{told}");
+    place.ok(&["verify", "data.torrent", "out/data"]);
+
+    // Again: nothing to fetch. Its words are JSON this time.
+    let again = place.ok(&["get", "data.torrent", "-d", "out", "--peer", &seeder.address, "--json"]);
+    let events: Vec<Value> = again.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|e| e["event"].is_string() && e["time"].as_str().unwrap().len() == 24));
+    let named = |name: &str| events.iter().filter(|e| e["event"] == name).count();
+    assert_eq!([named("added"), named("complete"), named("summary"), named("error")], [1, 1, 1, 0]);
+    let summary = events.last().unwrap();
+    assert_eq!((summary["downloaded"].as_u64(), summary["torrents"][0]["state"].as_str()), (Some(0), Some("done")));
+
+    // A part, by number, from standard input.
+    let mut child = place.command(&["get", "-", "-d", "part", "--select", "2", "-q", "--peer", &seeder.address]);
+    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(place.path().join("data.torrent")).unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    let fetched = fs::read(place.path().join("part/data/sub/small.bin")).unwrap();
+    assert_eq!(fetched, fs::read(place.path().join("data/sub/small.bin")).unwrap());
+    assert!(!place.path().join("part/data/large.bin").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn stopped_and_taken_up_again() {
+    use std::io::{BufRead, BufReader};
+    let place = place_to_seed();
+    let seeder = Seeder::start(&place, "2M");
+    let args = ["get", "data.torrent", "-d", "out", "--peer", &seeder.address, "--json"];
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut events = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+        assert!(events.any(|line| line.contains(r#""event":"piece""#)));
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        let asked = std::time::Instant::now();
+        let last: Value = serde_json::from_str(&events.last().unwrap()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        assert!(asked.elapsed() < std::time::Duration::from_secs(7));
+        assert_eq!((&last["event"], &last["torrents"][0]["state"]), (&"summary".into(), &"stopped".into()));
+        assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    }
+    drop(seeder);
+    let seeder = Seeder::start(&place, "0");
+    let events = place.ok(&["get", "data.torrent", "-d", "out", "--peer", &seeder.address, "--json"]);
+    let summary: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    // What was there was not fetched again.
+    assert!(summary["downloaded"].as_u64().unwrap() < 8_100_000, "{summary}");
+    place.ok(&["verify", "data.torrent", "out/data"]);
+}
+
+#[test]
+fn a_download_that_goes_nowhere() {
+    let place = place_to_seed();
+    let output = place.run(&["get", "data.torrent", "-d", "out", "--no-trackers", "--timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(5));
+    let told = text(&output.stderr);
+    assert!(told.lines().last().unwrap().starts_with("gannet: data: no progress for 1.0s: no peers"), "{told}");
+
+    place.write("there/data/sub/small.bin", vec![0; 200_000]);
+    let output = place.run(&["get", "data.torrent", "-d", "there", "--no-trackers", "--timeout", "5s"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("small.bin"));
+    assert_eq!(fs::read(place.path().join("there/data/sub/small.bin")).unwrap().len(), 200_000);
+
+    let seeder = Seeder::start(&place, "100k");
+    let taken = place.run(&["seed", "data.torrent", "data", "--listen", &seeder.address]);
+    assert_eq!(taken.status.code(), Some(5));
+    assert!(one_line(&taken).contains(&seeder.address));
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let args = ["get", "data.torrent", "-d", "out", "--json", "--peer", &seeder.address];
+    let output = place.command(&args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
+}
+
+#[test]
+fn demonstration() {
+    let place = Place::new();
+    let output = place.command(&["demo", "--size", "5M", "--fast"]).env("TMPDIR", place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("every byte compared and right"), "{}", text(&output.stdout));
+    let left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["home"]);
+}

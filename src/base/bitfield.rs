@@ -148,23 +148,33 @@ impl Bitfield {
     /// The pieces set both here and in `other`: from number `start` to the end, then from the beginning up to `start`.
     /// Allocates nothing.
     pub fn and_from<'a>(&'a self, other: &'a Self, start: u32) -> impl Iterator<Item = PieceIndex> + 'a {
-        let words = self.words.len().min(other.words.len());
-        let (first, below) = match (start / 64) as usize {
-            word if word < words => (word, !(u64::MAX >> (start % 64))),
-            _ => (0, 0),
-        };
-        let both = |i: usize| self.words.get(i).zip(other.words.get(i)).map_or(0, |(a, b)| a & b);
+        let len = self.words.len().min(other.words.len());
+        let (ours, theirs) = (&self.words[..len], &other.words[..len]);
+        let first = (start / 64) as usize;
+        let (first, below) = if first < len { (first, !(u64::MAX >> (start % 64))) } else { (0, 0) };
+        let middle = ours.get(first).map_or(0, |word| word & theirs[first]);
         // The word that holds `start` comes twice: its upper part at first, its lower part at last.
-        let (mut at, mut left) = (first, words);
-        let mut word = both(first) & !below;
+        let mut word = middle & !below;
+        let (mut at, mut next, mut stage) = (first, first + 1, 0);
         std::iter::from_fn(move || {
             while word == 0 {
-                left = left.checked_sub(1)?;
-                at += 1;
-                if at == words {
-                    at = 0;
+                let (from, to) = match stage {
+                    0 => (next, len),
+                    1 => (next, first),
+                    2 => {
+                        (at, word, stage) = (first, middle & below, 3);
+                        continue;
+                    }
+                    _ => return None,
+                };
+                match first_common(ours.get(from..to)?, theirs.get(from..to)?) {
+                    Some(skip) => {
+                        at = from + skip;
+                        next = at + 1;
+                        word = ours[at] & theirs[at];
+                    }
+                    None => (next, stage) = (0, stage + 1),
                 }
-                word = if left == 0 { both(at) & below } else { both(at) };
             }
             let bit = word.leading_zeros();
             word &= !(1 << (63 - bit));
@@ -194,6 +204,16 @@ impl Bitfield {
 
 fn mask(i: u32) -> u64 {
     1 << (63 - i % 64)
+}
+
+/// The first place at which two equally long slices share a bit.
+fn first_common(a: &[u64], b: &[u64]) -> Option<usize> {
+    /// So many words at once take a few wide instructions.
+    const STRIDE: usize = 8;
+    let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE));
+    let empty = strides.take_while(|(a, b)| a.iter().zip(*b).fold(0, |all, (a, b)| all | (a & b)) == 0).count();
+    let from = empty * STRIDE;
+    a[from..].iter().zip(&b[from..]).position(|(a, b)| a & b != 0).map(|i| from + i)
 }
 
 fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = PieceIndex> {
@@ -242,7 +262,7 @@ mod tests {
     proptest! {
         /// Against a plain vector of bools.
         #[test]
-        fn behaves_like_a_set(len in 1u32..300, changes in prop::collection::vec((any::<bool>(), 0u32..300), 0..200)) {
+        fn behaves_like_a_set(len in 1u32..1500, changes in prop::collection::vec((any::<bool>(), 0u32..1500), 0..200)) {
             let mut model = vec![false; len as usize];
             let mut b = Bitfield::new(len);
             for (set, i) in changes {
@@ -260,7 +280,9 @@ mod tests {
             prop_assert_eq!(Bitfield::full(len).has_more_than(&b), !b.is_full());
             let odd: Vec<u32> = expected.iter().copied().filter(|i| i % 2 == 1).collect();
             let mut odds = Bitfield::new(len);
-            (1..len).step_by(2).for_each(|i| { odds.set(PieceIndex(i)); });
+            for i in (1..len).step_by(2) {
+                odds.set(PieceIndex(i));
+            }
             prop_assert_eq!(b.last_and(&odds).map(PieceIndex::get), odd.last().copied());
             for start in [0, 1, 63, 64, 65, len / 2, len - 1, len, 1000] {
                 let split = if start < len.div_ceil(64) * 64 { start } else { 0 };

@@ -10,8 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::OutputOptions;
 use super::exit::{Code, Failure};
+use super::progress::Look;
 use super::quantity::{bytes, mean_rate, rate};
-use super::screen;
+use super::{log, screen};
 use crate::metainfo::{Format, Plan};
 use crate::storage::{FileToHash, PieceHashes, PieceToHash, Progress, Span, StorageError, Target, hash_files};
 
@@ -35,7 +36,7 @@ pub(super) fn watched<T: Send>(
 ) -> Result<T, Failure> {
     let progress = Progress::default();
     let silent = output.quiet || output.json;
-    let bar = (!silent && std::io::stderr().is_terminal()).then(|| bar(label, total));
+    let bar = (!silent && std::io::stderr().is_terminal()).then(|| bar(label, total, Look::new(log::colors(output))));
     let started = Instant::now();
     let result = thread::scope(|scope| {
         let worker = scope.spawn(|| work(&progress));
@@ -61,14 +62,14 @@ pub(super) fn watched<T: Send>(
     result.map_err(|_| Failure::silent(Code::Bug))
 }
 
-fn bar(label: &str, total: u64) -> ProgressBar {
+fn bar(label: &str, total: u64, look: Look) -> ProgressBar {
     let template = match crate::sys::terminal_columns() {
         Some(0..70) => "{prefix} {percent:>3}%  {decimal_bytes_per_sec}",
         _ => "{prefix} [{bar:20}] {percent:>3}%  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = screen::bars().add(ProgressBar::new(total.max(1)));
-    bar.set_style(style.progress_chars("#>-"));
+    bar.set_style(style.progress_chars(look.signs()));
     bar.set_prefix(label.to_owned());
     bar
 }

@@ -39,10 +39,14 @@ impl Look {
         let Columns { name, bar, .. } = columns;
         let (bold, paint) = if self.color { (".bold", ".cyan/blue") } else { ("", "") };
         let template = format!("{{prefix:{name}!{bold}}} [{{bar:{bar}{paint}}}] {{percent:>3}}% {{wide_msg}}");
-        let signs = if self.unicode { "█▉▊▋▌▍▎▏ " } else { "#>-" };
         let style = ProgressStyle::with_template(&template);
         debug_assert!(style.is_ok(), "{template}");
-        style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(signs)
+        style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars(self.signs())
+    }
+
+    /// What a bar is drawn with, from full to empty.
+    pub(super) fn signs(self) -> &'static str {
+        if self.unicode { "█▉▊▋▌▍▎▏ " } else { "#>-" }
     }
 
     fn arrows(self) -> (&'static str, &'static str) {
@@ -195,7 +199,7 @@ pub(super) fn plain_line(name: &str, status: &Status) -> String {
         parts.push(format!("{} down", rate(status.down_rate)));
         parts.push(format!("{} up", rate(status.up_rate)));
         parts.push(count(status.peers, "peer"));
-        parts.extend(status.eta.map(|eta| format!("ETA {}", duration(eta))));
+        parts.extend(status.eta.map(|eta| format!("ETA {}", short_time(eta))));
     }
     parts.extend(cause(status).map(|c| format!("({c})")));
     format!("{name}: {}", parts.join(", "))

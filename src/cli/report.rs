@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
@@ -16,8 +17,8 @@ use crate::session::{Event, State, Status};
 
 /// How often a line is written where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
-/// How often a `progress` event is written.
-const JSON_EVERY: Duration = Duration::from_secs(1);
+/// How often a `progress` event is written: every second, less what a tick of the clock may come early.
+const JSON_EVERY: Duration = Duration::from_millis(900);
 
 /// Lines about trackers that do not answer, for one torrent. A tracker can make up new reasons for ever.
 const MAX_TRACKER_ERRORS: usize = 200;
@@ -35,7 +36,7 @@ pub(super) struct Subject {
     pub(super) file_count: usize,
     /// Where its data lies, for people.
     pub(super) place: String,
-    /// It goes on when it is complete.
+    /// It goes on to seed when it is complete.
     pub(super) seeds: bool,
 }
 
@@ -174,6 +175,13 @@ impl Reporter {
         if matches!(self.view, View::Bars | View::Plain) {
             screen::message(line);
         }
+    }
+
+    /// Peers may come to these addresses.
+    pub(super) fn listening(&mut self, addresses: &[SocketAddr]) {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        self.emit("listening", None, &json!({ "addresses": addresses }));
+        self.note(&format!("listening on {}", addresses.join(", ")));
     }
 
     /// Something is wrong that ends nothing.
@@ -344,9 +352,9 @@ impl Reporter {
                 "ratio": status.ratio,
                 "seconds": ended.duration_since(entry.started).as_secs_f64(),
             }));
-            // Of a torrent that never began, all has been told.
-            let is_news = state != "failed" || status.downloaded > 0;
-            if is_news && matches!(self.view, View::Bars | View::Plain) {
+            // Of a failure without a byte there is nothing more to say than what was said.
+            let silent = entry.outcome == Some(Outcome::Failed) && status.downloaded + status.uploaded == 0;
+            if !silent && matches!(self.view, View::Bars | View::Plain) {
                 screen::message(last_line(entry, status, ended));
             }
         }

@@ -39,8 +39,7 @@ pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
         };
         let config = get::config(&options.network, &options.disk)?;
         let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;
-        let addresses: Vec<String> = session.listen_addresses().iter().map(ToString::to_string).collect();
-        reporter.note(&format!("listening on {}", addresses.join(", ")));
+        reporter.listening(&session.listen_addresses());
         transfer::run(&session, vec![Job { subject, torrent }], &mut reporter, None, &mut signals).await
     })
 }

@@ -10,8 +10,7 @@ use super::exit::{Code, Failure};
 use super::quantity::duration;
 use super::report::{Reporter, Subject};
 use super::signals::{Signals, exit_now};
-use crate::error::Error;
-use crate::session::{AddTorrent, End, Event, Session, State, Status, Torrent};
+use crate::session::{self, AddTorrent, End, Event, Session, State, Status, Torrent};
 
 /// How long stopping may take: state is saved and trackers are told in this time.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -61,7 +60,7 @@ impl Progress {
 
 enum Note {
     Event(Event),
-    Finished(Result<(), Error>),
+    Finished(Result<End, session::Failure>),
 }
 
 /// Adds the torrents of `jobs` to `session` and shows how they go. Ends when none is left to wait for: all complete (and
@@ -110,7 +109,7 @@ async fn watch(
     drop(notes);
 
     let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while running.iter().any(|r| !r.over) {
         tokio::select! {
             code = signals.next() => {
@@ -145,31 +144,38 @@ async fn watch(
     first_failure.map_or(Ok(()), Err)
 }
 
-/// Passes on what `torrent` reports as torrent number `n`.
+/// Passes on what `torrent` reports as torrent number `n`: its events, and after the last of them how it ended.
 fn listen(torrent: &Torrent, n: usize, notes: &mpsc::Sender<(usize, Note)>) {
     let mut events = torrent.events();
-    let to = notes.clone();
+    let (torrent, to) = (torrent.clone(), notes.clone());
     tokio::spawn(async move {
+        let finished = torrent.finished();
+        tokio::pin!(finished);
         loop {
-            match events.recv().await {
+            let event = tokio::select! {
+                biased;
+                event = events.recv() => event,
+                end = &mut finished => {
+                    while let Ok(event) = events.try_recv() {
+                        let _ = to.send((n, Note::Event(event))).await;
+                    }
+                    let _ = to.send((n, Note::Finished(end))).await;
+                    return;
+                }
+            };
+            match event {
                 Ok(event) => {
                     if to.send((n, Note::Event(event))).await.is_err() {
-                        break;
+                        return;
                     }
                 }
                 Err(RecvError::Lagged(lost)) => tracing::debug!(lost, "events were not shown"),
-                Err(RecvError::Closed) => break,
+                Err(RecvError::Closed) => {
+                    let _ = to.send((n, Note::Finished(finished.await))).await;
+                    return;
+                }
             }
         }
-    });
-    let (torrent, to) = (torrent.clone(), notes.clone());
-    tokio::spawn(async move {
-        let result = match torrent.finished().await {
-            Ok(End::Finished) => Ok(()),
-            Ok(End::Stopped) => Err(Error::Stopped),
-            Err(failure) => Err(failure.into()),
-        };
-        let _ = to.send((n, Note::Finished(result))).await;
     });
 }
 
@@ -180,24 +186,23 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
     }
     reporter.progress(running.index, &running.torrent.status());
     let failure = match note {
-        Note::Event(Event::Failed { disk, message, path }) => {
-            let code = if disk { Code::Disk } else { Code::Network };
-            Failure { code, message, path }
-        }
+        // The end tells it, too.
+        Note::Event(Event::Failed { .. }) => return None,
         Note::Event(event) => {
             reporter.event(running.index, &event);
             return None;
         }
-        Note::Finished(Ok(())) => {
+        Note::Finished(Ok(End::Finished)) => {
             running.over = true;
             reporter.done(running.index, &running.torrent.status());
             return None;
         }
-        Note::Finished(Err(error)) => match Failure::from(error) {
-            // Nobody asked: the session gave the torrent up without a word of why.
-            failure if failure.message.is_empty() => Failure::new(Code::Bug, "the torrent stopped unexpectedly"),
-            failure => failure,
-        },
+        // Nobody here stops a torrent by itself.
+        Note::Finished(Ok(End::Stopped)) => Failure::new(Code::Bug, "the torrent stopped without having been asked"),
+        Note::Finished(Err(failure)) => {
+            let code = if failure.disk { Code::Disk } else { Code::Bug };
+            Failure { code, message: failure.message, path: failure.path }
+        }
     };
     running.over = true;
     reporter.failed(Some(running.index), &failure);

@@ -21,7 +21,13 @@ pub(super) struct Work {
     pub(super) fast: bool,
     /// The piece that it was asked for last, if it may go on with it.
     pub(super) current: Option<PieceIndex>,
+    /// When nothing was left to ask it for, and how many pieces it had then: see `Picker::is_idle`.
+    pub(super) idle: Option<(u64, u32)>,
+    /// So many searches by rarity are left out, because the last one gave up on this peer.
+    pub(super) sparse: u8,
     asked: VecDeque<Asked>,
+    /// How many of them are `shared`.
+    shared: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +36,8 @@ pub(super) struct Asked {
     pub(super) number: u32,
     /// Rises from request to request, of whatever peer.
     when: u64,
+    /// In endgame another peer was asked for it too.
+    pub(super) shared: bool,
 }
 
 impl Asks {
@@ -45,7 +53,10 @@ impl Asks {
         if self.peers.len() <= slot {
             self.peers.resize_with(slot + 1, || None);
         }
-        let new = || Work { peer, fast: false, current: None, asked: VecDeque::new() };
+        let new = || {
+            let (fast, current, idle, sparse, asked, shared) = (false, None, None, 0, VecDeque::new(), 0);
+            Work { peer, fast, current, idle, sparse, asked, shared }
+        };
         let work = self.peers[slot].get_or_insert_with(new);
         debug_assert_eq!(work.peer, peer);
         work
@@ -71,7 +82,27 @@ impl Asks {
     pub(super) fn add(&mut self, peer: PeerKey, piece: PieceIndex, number: u32) {
         self.count += 1;
         let when = self.count;
-        self.work(peer).asked.push_back(Asked { piece, number, when });
+        self.work(peer).asked.push_back(Asked { piece, number, when, shared: false });
+    }
+
+    /// Whether what `peer` was asked for is asked from another, too.
+    pub(super) fn set_shared(&mut self, peer: PeerKey, piece: PieceIndex, number: u32, shared: bool) {
+        let Some(Some(work)) = self.peers.get_mut(peer.slot()) else { return };
+        // The latest is the likeliest.
+        if let Some(asked) = work.asked.iter_mut().rfind(|asked| asked.piece == piece && asked.number == number)
+            && std::mem::replace(&mut asked.shared, shared) != shared
+        {
+            if shared {
+                work.shared += 1;
+            } else {
+                work.shared -= 1;
+            }
+        }
+    }
+
+    /// How many of the requests of `peer` are not shared.
+    pub(super) fn unshared(&self, peer: PeerKey) -> usize {
+        self.find(peer).map_or(0, |work| work.asked.len() - work.shared)
     }
 
     pub(super) fn remove(&mut self, peer: PeerKey, piece: PieceIndex, number: u32) {
@@ -79,7 +110,8 @@ impl Asks {
         if work.peer == peer
             && let Some(at) = work.asked.iter().position(|asked| asked.piece == piece && asked.number == number)
         {
-            work.asked.remove(at);
+            let shared = work.asked.remove(at).is_some_and(|asked| asked.shared);
+            work.shared -= usize::from(shared);
         }
     }
 
@@ -93,14 +125,22 @@ impl Asks {
         }
     }
 
-    /// Of the peers that have something to send the one that has kept us waiting longest after those before: slow peers
-    /// first, and among equals the one whose oldest request is the oldest. `after` is what the call before returned.
-    pub(super) fn next_victim(&self, after: Option<Victim>) -> Option<Victim> {
+    /// Of the peers that have something to send the one that comes next after `after`: slow peers first, and among equals
+    /// the one whose oldest request is the oldest. If `shared`, also those whose requests are all shared.
+    pub(super) fn next_victim(&self, after: Option<Victim>, shared: bool) -> Option<Victim> {
         let victims = self.peers.iter().flatten().filter_map(|work| {
-            let head = work.asked.front()?;
+            let head = work.asked.front().filter(|_| shared || work.shared < work.asked.len())?;
             Some(Victim { fast: work.fast, since: head.when, peer: work.peer })
         });
         victims.filter(|victim| after.is_none_or(|after| *victim > after)).min()
+    }
+
+    /// Panics unless the counts are right.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        for work in self.peers.iter().flatten() {
+            assert_eq!(work.shared, work.asked.iter().filter(|asked| asked.shared).count());
+        }
     }
 
     /// Room for so many peers is looked through by [`Asks::next_victim`].

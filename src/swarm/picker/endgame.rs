@@ -50,14 +50,14 @@ impl Picker {
         if self.endgame.duplicates >= self.endgame.limit || self.table.asked() == 0 || self.is_something_free() {
             return;
         }
-        let most = if self.table.asked() <= LAST { ASKERS_LAST } else { ASKERS };
+        let last = self.table.asked() <= LAST;
         let ask = turn.ask;
         let mut looks = LOOK;
         let mut victim = None;
         loop {
             let Some(left) = looks.checked_sub(1 + self.asks.peers() / PEERS_PER_LOOK) else { return };
             looks = left;
-            victim = self.asks.next_victim(victim);
+            victim = self.asks.next_victim(victim, last);
             let Some(victim) = victim else { return };
             if victim.fast && !ask.fast {
                 // Fast ones will have answered before a slow one does.
@@ -66,42 +66,51 @@ impl Picker {
             if victim.peer == ask.peer {
                 continue;
             }
+            // Of a fast one's work half, as it does the other half meanwhile.
+            let unshared = self.asks.unshared(victim.peer);
+            let mut share = if victim.fast && !last { unshared.div_ceil(2) } else { usize::MAX };
             self.found_blocks.clear();
-            for asked in self.asks.of(victim.peer).rev() {
-                if turn.left <= self.found_blocks.len() || looks == 0 {
+            for asked in self.asks.of(victim.peer).rev().filter(|asked| last || !asked.shared) {
+                if self.found_blocks.len() >= turn.left.min(share) || looks == 0 {
                     break;
                 }
                 looks -= 1;
-                if self.may_ask_too(asked.piece, asked.number, most, turn) {
+                if self.may_ask_too(asked.piece, asked.number, last, turn) {
                     self.found_blocks.push((asked.piece, asked.number));
+                } else {
+                    share = share.saturating_sub(1);
                 }
             }
-            while let Some((piece, number)) = self.found_blocks.pop() {
-                if self.endgame.duplicates >= self.endgame.limit {
-                    return;
+            for at in 0..self.found_blocks.len() {
+                if self.endgame.duplicates < self.endgame.limit {
+                    let (piece, number) = self.found_blocks[at];
+                    self.ask_too(victim.peer, piece, number, turn);
                 }
-                self.ask_too(ask.peer, piece, number, turn);
             }
-            if turn.left == 0 {
+            if turn.left == 0 || self.endgame.duplicates >= self.endgame.limit {
                 return;
             }
         }
     }
 
-    fn may_ask_too(&self, piece: PieceIndex, number: u32, most: usize, turn: &Turn<'_, '_>) -> bool {
+    fn may_ask_too(&self, piece: PieceIndex, number: u32, last: bool, turn: &Turn<'_, '_>) -> bool {
         let Some(open) = self.table.find(piece) else { return false };
         let Some(block) = open.block(number) else { return false };
+        let in_time = block.askers().iter().filter(|asker| !asker.late).count();
         open.class().is_some()
             && turn.may_have(piece)
             && !block.is_asked_from(turn.ask.peer)
-            && block.askers().iter().filter(|asker| !asker.late).count() < most
+            && (1..if last { ASKERS_LAST } else { ASKERS }).contains(&in_time)
             && (turn.ask.fast || block.askers().iter().all(|asker| !self.asks.is_fast(asker.peer)))
     }
 
-    fn ask_too(&mut self, peer: PeerKey, piece: PieceIndex, number: u32, turn: &mut Turn<'_, '_>) {
+    fn ask_too(&mut self, victim: PeerKey, piece: PieceIndex, number: u32, turn: &mut Turn<'_, '_>) {
+        let peer = turn.ask.peer;
         let (Some(slot), Ok(block)) = (self.table.slot(piece), self.geometry.block(piece, number)) else { return };
         self.table.update(slot, |open| open.ask_too(number, peer));
         self.asks.add(peer, piece, number);
+        self.asks.set_shared(peer, piece, number, true);
+        self.asks.set_shared(victim, piece, number, true);
         self.endgame.duplicates += 1;
         turn.give(block);
     }

@@ -20,6 +20,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
+
 use fastrand::Rng;
 use rustc_hash::FxHashSet;
 
@@ -127,11 +129,13 @@ pub struct Picker {
     suspects: FxHashSet<PieceIndex>,
     endgame: Endgame,
     sequential: bool,
+    /// Rises when there may be something to ask a peer for that was not there before, new pieces of the peer apart.
+    arrivals: u64,
     rng: Rng,
     /// Room that is kept from pick to pick.
     found: Vec<PieceIndex>,
     found_blocks: Vec<(PieceIndex, u32)>,
-    near: Vec<Near>,
+    near: Vec<Reverse<Near>>,
 }
 
 impl Picker {
@@ -164,6 +168,7 @@ impl Picker {
             asks: Asks::default(),
             suspects: FxHashSet::default(),
             sequential: false,
+            arrivals: 0,
             rng: Rng::with_seed(seed),
             found: Vec::new(),
             found_blocks: Vec::new(),
@@ -183,6 +188,7 @@ impl Picker {
         if before == priority || self.have.has(piece) {
             return;
         }
+        self.arrivals += 1;
         if priority == Priority::Skip {
             self.lacking.clear(piece);
         } else {
@@ -236,6 +242,8 @@ impl Picker {
 
     /// A peer that was counted has one piece less (BEP 54): to be called when [`Bitfield::clear`] was true.
     pub fn remove_have(&mut self, counted: &mut Counted, piece: PieceIndex) {
+        // It may yet get another one, and then have as many as before.
+        self.arrivals += 1;
         match self.availability.remove_have(counted, piece) {
             Shift::None => {}
             Shift::Few => self.moved(piece, false),
@@ -445,12 +453,14 @@ impl Picker {
         if !self.is_requested_by(peer, block) {
             return false;
         }
+        self.arrivals += 1;
         let slot = self.table.slot(block.piece());
         slot.is_some_and(|slot| self.table.update(slot, |open| open.lapse(block.number(), peer)))
     }
 
     /// [`Picker::lapse`] for everything that `peer` was asked for: it is snubbing us. Returns how many requests that were.
     pub fn lapse_peer(&mut self, peer: PeerKey) -> usize {
+        self.arrivals += 1;
         let asked: Vec<_> = self.asks.of(peer).copied().collect();
         let mut lapsed = 0;
         for asked in asked {
@@ -463,8 +473,12 @@ impl Picker {
     }
 
     fn unask(&mut self, peer: PeerKey, piece: PieceIndex, number: u32) {
-        if let Some(slot) = self.table.slot(piece) {
-            self.table.update(slot, |open| open.unask(number, peer));
+        self.arrivals += 1;
+        let Some(slot) = self.table.slot(piece) else { return };
+        self.table.update(slot, |open| open.unask(number, peer));
+        let askers = self.table.at(slot).and_then(|open| open.block(number)).map_or(&[][..], BlockState::askers);
+        if let [only] = askers {
+            self.asks.set_shared(only.peer, piece, number, false);
         }
     }
 
@@ -530,6 +544,7 @@ impl Picker {
 
     /// Puts a piece that is missing now where it may be found.
     fn file(&mut self, piece: PieceIndex) {
+        self.arrivals += 1;
         if let Some(class) = self.priority(piece).class() {
             self.order.insert(class, piece, self.availability.of(piece));
         }

@@ -56,7 +56,7 @@ pub(super) struct Asker {
 pub(super) struct Askers(Vec<Asker>);
 
 /// Open pieces with free blocks, by who may have them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shelf {
     /// Nobody is asked for any block of it.
     Loose,

@@ -8,8 +8,8 @@ const SCAN: usize = 64;
 /// ... and this many more for each piece that is searched for.
 const SCAN_PER_PIECE: usize = 8;
 
-/// Pieces of the peer that are compared when the search by rarity gave up: the rarest of 32 is good enough ...
-const SAMPLE: usize = 32;
+/// Pieces of the peer that are compared when the search by rarity gave up: the rarest of these is good enough ...
+const SAMPLE: usize = 24;
 /// ... and this many more for each piece that is searched for.
 const SAMPLE_PER_PIECE: usize = 4;
 
@@ -57,7 +57,7 @@ pub(super) enum Scan {
 
 /// For whom pieces are searched.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Search<'a> {
+pub(super) struct Target<'a> {
     pub(super) have: &'a Bitfield,
     /// Preferred among equals.
     pub(super) suggested: &'a [PieceIndex],
@@ -144,7 +144,7 @@ impl Order {
     pub(super) fn rarest(
         &mut self,
         class: usize,
-        search: Search<'_>,
+        target: Target<'_>,
         availability: &[u16],
         rng: &mut Rng,
         found: &mut Vec<PieceIndex>,
@@ -154,9 +154,9 @@ impl Order {
         while class.buckets.get(class.rarest).is_some_and(Vec::is_empty) {
             class.rarest += 1;
         }
-        let from = if search.have.is_full() { class.rarest } else { class.rarest.max(1) };
+        let from = if target.have.is_full() { class.rarest } else { class.rarest.max(1) };
         let levels = (from..class.buckets.len()).chain(class.rarest..from);
-        let mut budget = SCAN + search.count * SCAN_PER_PIECE;
+        let mut budget = SCAN + target.count * SCAN_PER_PIECE;
         for level in levels {
             let Some(left) = budget.checked_sub(1) else { return Scan::GaveUp };
             budget = left;
@@ -164,11 +164,11 @@ impl Order {
                 Some(bucket) if !bucket.is_empty() => bucket,
                 _ => continue,
             };
-            for &piece in search.suggested {
+            for &piece in target.suggested {
                 let equal = availability.get(piece.idx()).is_some_and(|n| usize::from(*n) == level);
-                if equal && class.members.has(piece) && search.have.has(piece) && !found.contains(&piece) {
+                if equal && class.members.has(piece) && target.have.has(piece) && !found.contains(&piece) {
                     found.push(piece);
-                    if found.len() == search.count {
+                    if found.len() == target.count {
                         return Scan::Enough;
                     }
                 }
@@ -177,9 +177,9 @@ impl Order {
             for &piece in first.iter().chain(last) {
                 let Some(left) = budget.checked_sub(1) else { return Scan::GaveUp };
                 budget = left;
-                if search.have.has(piece) && (search.suggested.is_empty() || !found.contains(&piece)) {
+                if target.have.has(piece) && (target.suggested.is_empty() || !found.contains(&piece)) {
                     found.push(piece);
-                    if found.len() == search.count {
+                    if found.len() == target.count {
                         return Scan::Enough;
                     }
                 }
@@ -193,44 +193,44 @@ impl Order {
     pub(super) fn sample(
         &self,
         class: usize,
-        search: Search<'_>,
+        target: Target<'_>,
         availability: Option<&[u16]>,
         rng: &mut Rng,
         found: &mut Vec<PieceIndex>,
     ) {
         let Class { members, .. } = &self.classes[class];
         let start = rng.u32(..members.len().max(1));
-        let theirs = members.and_from(search.have, start);
+        let theirs = members.and_from(target.have, start);
         let Some(availability) = availability else {
-            found.extend(theirs.take(search.count));
+            found.extend(theirs.take(target.count));
             return;
         };
         let key = |piece: PieceIndex| {
             let level = availability.get(piece.idx()).copied().unwrap_or(0);
-            (level, !search.suggested.contains(&piece))
+            (level, !target.suggested.contains(&piece))
         };
-        let suggested = search.suggested.iter().copied();
-        let suggested = suggested.filter(|piece| members.has(*piece) && search.have.has(*piece));
+        let suggested = target.suggested.iter().copied();
+        let suggested = suggested.filter(|piece| members.has(*piece) && target.have.has(*piece));
         let from = found.len();
         found.extend(suggested);
-        found.extend(theirs.take(SAMPLE + search.count * SAMPLE_PER_PIECE));
+        found.extend(theirs.take(SAMPLE + target.count * SAMPLE_PER_PIECE));
         if let Some(sample) = found.get_mut(from..) {
             // Among equals in the order of the search, which began at a random piece.
             sample.sort_unstable_by_key(|piece| (key(*piece), piece.get().wrapping_sub(start)));
         }
         // A suggested piece may have come twice.
         found.dedup();
-        found.truncate(from + search.count);
+        found.truncate(from + target.count);
     }
 
     /// Adds to `found` the first pieces of `class`, from number `from` on, that the peer has.
-    pub(super) fn lowest(&mut self, class: usize, search: Search<'_>, from: u32, found: &mut Vec<PieceIndex>) {
+    pub(super) fn lowest(&mut self, class: usize, target: Target<'_>, from: u32, found: &mut Vec<PieceIndex>) {
         let Class { members, first, .. } = &mut self.classes[class];
         *first = members.and_from(members, *first).next().map_or(members.len(), PieceIndex::get);
         let from = from.max(*first);
         if from < members.len() {
-            let theirs = members.and_from(search.have, from).take_while(|piece| piece.get() >= from);
-            found.extend(theirs.take(search.count));
+            let theirs = members.and_from(target.have, from).take_while(|piece| piece.get() >= from);
+            found.extend(theirs.take(target.count));
         }
     }
 

@@ -1,5 +1,8 @@
-use super::open::Shelf;
-use super::order::{Scan, Search};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::open::{OpenPiece, Shelf};
+use super::order::{Scan, Target};
 use super::{CLASSES, Picker};
 use crate::base::{Bitfield, Block, PeerKey, PieceIndex};
 
@@ -8,6 +11,9 @@ const HINTS: usize = 64;
 
 /// Until we have so many pieces any will do, and quickly: one that everybody wants is had at once from nobody.
 const FIRST_PIECES: u32 = 4;
+
+/// When the search by rarity gave up on a peer, so many searches go through the peer's own pieces at once.
+const SPARSE: u8 = 32;
 
 /// Who is to be asked, and for how much.
 #[derive(Clone, Copy, Debug)]
@@ -36,32 +42,22 @@ pub(super) struct Turn<'a, 'o> {
     /// Blocks that are still to be found.
     pub(super) left: usize,
     may_open: usize,
+    /// Pieces opened before it: what it opens itself it may not go on with, or the room would not suffice.
+    opened: u64,
     allowed: Option<&'a [PieceIndex]>,
     out: &'o mut Vec<Block>,
 }
 
-/// How near an open piece is to a peer; what is nearer is asked for first.
+/// How near an open piece is to a peer; the least is asked for first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Near {
-    class: usize,
-    step: u8,
-    /// Its number in sequential mode, else when it was opened.
+    /// Another has it for itself.
+    foreign: bool,
+    shelf: Shelf,
+    /// The lowest in sequential mode, else the oldest.
     tie: u64,
     slot: u32,
 }
-
-/// The peer has it for itself, or has taken it over.
-const OWN: u8 = 0;
-/// Nobody is asked for any of it.
-const LOOSE: u8 = 1;
-/// Slow peers share it, this one among them.
-const ALIKE: u8 = 2;
-/// Not open yet: where the pieces in order come in.
-const NEW: u8 = 3;
-/// Slow peers share it, and this one is fast.
-const SLOWER: u8 = 4;
-/// A fast peer has it for itself.
-const FOREIGN: u8 = 5;
 
 impl Turn<'_, '_> {
     pub(super) fn give(&mut self, block: Block) {
@@ -88,23 +84,35 @@ impl Picker {
         }
         self.asks.work(ask.peer).fast = ask.fast;
         let allowed = ask.allowed.map(|allowed| allowed.get(..HINTS).unwrap_or(allowed));
-        let mut turn = Turn { ask, left: ask.count, may_open: ask.may_open, allowed, out };
+        let opened = self.table.opened();
+        let mut turn = Turn { ask, left: ask.count, may_open: ask.may_open, opened, allowed, out };
         if turn.left == 0 {
             return;
         }
         if let Some(allowed) = allowed {
             self.pick_allowed(&mut turn, allowed);
-        } else if self.sequential {
-            self.pick_in_sequence(&mut turn);
-        } else {
-            self.pick_current(&mut turn);
-            if turn.left > 0 {
+        } else if !self.is_idle(ask) {
+            if self.sequential {
+                self.pick_in_sequence(&mut turn);
+            } else {
+                self.pick_current(&mut turn);
                 self.pick_nearest(&mut turn);
+            }
+            if turn.left > 0 && turn.may_open > 0 {
+                let idle = Some((self.arrivals, ask.have.count()));
+                self.asks.work(ask.peer).idle = idle;
             }
         }
         if turn.left > 0 {
             self.pick_again(&mut turn);
         }
+    }
+
+    /// Whether nothing has changed for a peer since nothing was left to ask it for. Otherwise, towards the end, each of
+    /// hundreds of peers would look through all its pieces in vain, with each block that comes.
+    fn is_idle(&mut self, ask: &Ask<'_>) -> bool {
+        let now = (self.arrivals, ask.have.count());
+        self.asks.work(ask.peer).idle == Some(now)
     }
 
     /// More of the piece that the peer was asked for last, which is nearly always what is wanted.
@@ -124,125 +132,132 @@ impl Picker {
         }
     }
 
+    /// Within each class what is under way and shared with the like of this peer, then what is new, then what others have
+    /// for themselves. The last is looked for only when the rest did not suffice: there may be as many as fast peers.
     fn pick_nearest(&mut self, turn: &mut Turn<'_, '_>) {
-        let mut near = std::mem::take(&mut self.near);
-        near.clear();
-        let have = turn.ask.have;
-        for shelf in Shelf::ALL {
-            for (slot, open) in self.table.shelf(shelf).filter(|(_, open)| have.has(open.piece())) {
-                let Some(class) = open.class() else { continue };
-                let (class, step) = match shelf {
-                    Shelf::Loose => (class, LOOSE),
-                    Shelf::Owned if open.owner() == Some(turn.ask.peer) => (class, OWN),
-                    // Not before nothing else is left.
-                    _ if open.is_exclusive() => (CLASSES, FOREIGN),
-                    Shelf::Shared if turn.ask.fast => (class, SLOWER),
-                    Shelf::Shared => (class, ALIKE),
-                    Shelf::Owned => (class, FOREIGN),
-                };
-                near.push(Near { class, step, tie: open.opened(), slot });
+        let slow = !turn.ask.fast;
+        for class in 0..CLASSES {
+            if turn.left > 0 && self.table.ready(class) > 0 {
+                self.pick_shelves(turn, |open, shelf| {
+                    let alike = shelf == Shelf::Loose || (slow && shelf == Shelf::Shared && !open.is_exclusive());
+                    alike && open.class() == Some(class)
+                });
             }
-        }
-        near.sort_unstable();
-        let mut next = near.iter().peekable();
-        for class in 0..=CLASSES {
-            while turn.left > 0
-                && let Some(open) = next.next_if(|open| open.class == class && open.step < NEW)
-            {
-                self.take(open.slot, turn.left, turn);
-            }
-            if turn.left > 0 && class < CLASSES {
+            if turn.left > 0 {
                 self.open_rarest(class, turn);
             }
-            while turn.left > 0
-                && let Some(open) = next.next_if(|open| open.class == class)
-            {
-                self.take(open.slot, turn.left, turn);
+            if turn.left > 0 && self.table.ready(class) > 0 {
+                let peer = turn.ask.peer;
+                self.pick_shelves(turn, |open, _| {
+                    open.class() == Some(class) && (!open.is_exclusive() || open.owner() == Some(peer))
+                });
+            }
+            if turn.left == 0 {
+                return;
             }
         }
-        self.near = near;
+        // What should come from a single peer: better from another one than not at all.
+        self.pick_shelves(turn, |open, _| open.is_exclusive());
+    }
+
+    /// Free blocks of open pieces that the peer has and that are `eligible`.
+    fn pick_shelves(&mut self, turn: &mut Turn<'_, '_>, eligible: impl Fn(&OpenPiece, Shelf) -> bool) {
+        let mut near = std::mem::take(&mut self.near);
+        for shelf in Shelf::ALL {
+            for (slot, open) in self.table.shelf(shelf) {
+                if open.opened() <= turn.opened && eligible(open, shelf) && turn.ask.have.has(open.piece()) {
+                    let foreign = open.owner() != Some(turn.ask.peer);
+                    near.push(Reverse(if self.sequential {
+                        Near { foreign: false, shelf: Shelf::Loose, tie: open.piece().get().into(), slot }
+                    } else {
+                        Near { foreign, shelf, tie: open.opened(), slot }
+                    }));
+                }
+            }
+        }
+        let mut nearest = BinaryHeap::from(near);
+        while turn.left > 0
+            && let Some(Reverse(open)) = nearest.pop()
+        {
+            self.take(open.slot, turn.left, turn);
+        }
+        self.near = nearest.into_vec();
+        self.near.clear();
     }
 
     /// Opens pieces of `class`, the rarest first.
     fn open_rarest(&mut self, class: usize, turn: &mut Turn<'_, '_>) {
         let mut found = std::mem::take(&mut self.found);
-        let any = self.have.count() < FIRST_PIECES;
-        let mut sample = any;
         while turn.left > 0 && turn.may_open > 0 && self.order.count(class) > 0 {
             found.clear();
-            let search = self.search(turn);
-            let last = if sample {
-                let availability = (!any).then(|| self.availability.each());
-                self.order.sample(class, search, availability, &mut self.rng, &mut found);
-                found.is_empty()
-            } else {
-                let availability = self.availability.each();
-                self.order.settle(availability);
-                let scan = self.order.rarest(class, search, availability, &mut self.rng, &mut found);
-                sample = scan == Scan::GaveUp;
-                scan == Scan::Everything
-            };
+            let scan = self.search(class, turn, &mut found);
             for piece in found.drain(..) {
                 self.open(piece, class, turn);
             }
-            if last {
+            if scan == Scan::Everything {
                 break;
             }
         }
         self.found = found;
     }
 
-    fn search<'a>(&self, turn: &Turn<'a, '_>) -> Search<'a> {
+    /// Missing pieces of `class`: the rarest, unless it is too early for that, or the peer has little of what is rare.
+    fn search(&mut self, class: usize, turn: &Turn<'_, '_>, found: &mut Vec<PieceIndex>) -> Scan {
+        let target = self.target(turn);
+        let availability = self.availability.each();
+        let (order, rng) = (&mut self.order, &mut self.rng);
+        let work = self.asks.work(turn.ask.peer);
+        let any = self.have.count() < FIRST_PIECES;
+        if !any && work.sparse == 0 {
+            order.settle(availability);
+            let scan = order.rarest(class, target, availability, rng, found);
+            if scan == Scan::GaveUp {
+                work.sparse = SPARSE;
+            }
+            return scan;
+        }
+        work.sparse = work.sparse.saturating_sub(1);
+        order.sample(class, target, (!any).then_some(availability), rng, found);
+        if found.is_empty() { Scan::Everything } else { Scan::Enough }
+    }
+
+    fn target<'a>(&self, turn: &Turn<'a, '_>) -> Target<'a> {
         let blocks = self.geometry.piece_length().div_ceil(crate::base::BLOCK_LEN).max(1);
         let count = turn.left.min(turn.may_open).div_ceil(blocks as usize);
         let suggested = turn.ask.suggested;
-        Search { have: turn.ask.have, suggested: suggested.get(..HINTS).unwrap_or(suggested), count }
+        Target { have: turn.ask.have, suggested: suggested.get(..HINTS).unwrap_or(suggested), count }
     }
 
     /// The lowest pieces first, open or not.
     fn pick_in_sequence(&mut self, turn: &mut Turn<'_, '_>) {
-        let mut near = std::mem::take(&mut self.near);
         let mut found = std::mem::take(&mut self.found);
-        near.clear();
-        for shelf in Shelf::ALL {
-            for (slot, open) in self.table.shelf(shelf).filter(|(_, open)| turn.ask.have.has(open.piece())) {
-                if let Some(class) = open.class() {
-                    near.push(Near { class, step: 0, tie: open.piece().get().into(), slot });
-                }
-            }
-        }
-        near.sort_unstable();
-        let mut next = near.iter().peekable();
         for class in 0..CLASSES {
             let mut from = 0;
-            while turn.left > 0 {
+            while turn.left > 0 && turn.may_open > 0 {
                 found.clear();
-                if turn.may_open > 0 {
-                    let search = self.search(turn);
-                    self.order.lowest(class, search, from, &mut found);
+                let target = self.target(turn);
+                self.order.lowest(class, target, from, &mut found);
+                if found.is_empty() {
+                    break;
                 }
-                let exhausted = found.is_empty();
                 for piece in found.drain(..) {
-                    let lower = |open: &&Near| open.class == class && open.tie < piece.get().into();
-                    while turn.left > 0
-                        && let Some(open) = next.next_if(lower)
-                    {
-                        self.take(open.slot, turn.left, turn);
-                    }
+                    self.pick_below(class, Some(piece), turn);
                     self.open(piece, class, turn);
                     from = piece.get() + 1;
                 }
-                if exhausted {
-                    break;
-                }
             }
-            while turn.left > 0
-                && let Some(open) = next.next_if(|open| open.class == class)
-            {
-                self.take(open.slot, turn.left, turn);
-            }
+            self.pick_below(class, None, turn);
         }
-        (self.near, self.found) = (near, found);
+        self.found = found;
+    }
+
+    /// Free blocks of the open pieces of `class` below `limit`.
+    fn pick_below(&mut self, class: usize, limit: Option<PieceIndex>, turn: &mut Turn<'_, '_>) {
+        if turn.left > 0 && self.table.ready(class) > 0 {
+            self.pick_shelves(turn, |open, _| {
+                open.class() == Some(class) && limit.is_none_or(|limit| open.piece() < limit)
+            });
+        }
     }
 
     /// Only what a peer sends although it chokes us.

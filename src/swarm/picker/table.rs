@@ -41,6 +41,11 @@ impl Table {
         self.missing
     }
 
+    /// Pieces opened so far.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
+    }
+
     pub(super) fn slot(&self, piece: PieceIndex) -> Option<u32> {
         self.by_piece.get(&piece).copied()
     }
@@ -124,8 +129,9 @@ impl Table {
         row.swap_remove(place.position as usize);
         if let Some(moved) = row.get(place.position as usize).copied()
             && let Some(Some(moved)) = self.slots.get_mut(moved as usize)
+            && let Some(there) = moved.shelved()
         {
-            moved.set_shelved(Some(place));
+            moved.set_shelved(Some(Place { position: place.position, ..there }));
         }
     }
 
