@@ -174,7 +174,7 @@ fn short_rate(rate: u64) -> String {
     let mut units = UNITS.iter();
     let mut name = units.next().copied().unwrap_or_default();
     // 999.5 would be shown as 1000.
-    while rate >= unit / 10 * 9_995 {
+    while u128::from(rate) * 10 >= u128::from(unit) * 9_995 {
         let (Some(larger), Some(next)) = (unit.checked_mul(1_000), units.next()) else { break };
         (unit, name) = (larger, next);
     }
