@@ -103,7 +103,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What the system said, as it stands within a line.
+/// What the system said, without Rust's `(os error 28)`.
 pub(super) fn io_words(error: &io::Error) -> String {
     let text = without_os_numbers(&error.to_string());
     let mut letters = text.chars();
@@ -117,7 +117,7 @@ pub(super) fn without_os_numbers(text: &str) -> String {
     let mut parts = text.split(MARK);
     let mut clean = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
         match rest.strip_prefix(')') {
             Some(rest) => clean.push_str(rest),
             None => {
@@ -142,6 +142,16 @@ pub(super) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_calm_line() {
+        let failure = Failure::network("cannot\n listen:\x1b[2J Address in use (os error 98); (os error x) go");
+        assert_eq!(failure.to_string(), "cannot listen:[2J Address in use; (os error x) go");
+        let error = io::Error::from_raw_os_error(libc::ENOSPC);
+        let failure = Failure::disk(Path::new("a\x07b"), &error);
+        assert_eq!((failure.to_string().as_str(), failure.code), ("ab: no space left on device", Code::Disk));
+        assert_eq!(Failure::stdout(&io::ErrorKind::BrokenPipe.into()).code, Code::BrokenPipe);
+    }
 
     #[test]
     fn numbers_of_the_system_are_left_out() {

@@ -174,7 +174,7 @@ fn short_rate(rate: u64) -> String {
     let mut units = UNITS.iter();
     let mut name = units.next().copied().unwrap_or_default();
     // 999.5 would be shown as 1000.
-    while rate >= unit / 10 * 9_995 {
+    while u128::from(rate) * 10 >= u128::from(unit) * 9_995 {
         let (Some(larger), Some(next)) = (unit.checked_mul(1_000), units.next()) else { break };
         (unit, name) = (larger, next);
     }
@@ -199,7 +199,7 @@ pub(super) fn plain_line(name: &str, status: &Status) -> String {
         parts.push(format!("{} down", rate(status.down_rate)));
         parts.push(format!("{} up", rate(status.up_rate)));
         parts.push(count(status.peers, "peer"));
-        parts.extend(status.eta.map(|eta| format!("ETA {}", remaining(eta))));
+        parts.extend(status.eta.map(|eta| format!("ETA {}", short_time(eta))));
     }
     parts.extend(cause(status).map(|c| format!("({c})")));
     format!("{name}: {}", parts.join(", "))
@@ -214,12 +214,6 @@ fn cause(status: &Status) -> Option<String> {
         State::Failed | State::Stopped => false,
     };
     status.cause.as_deref().filter(|_| !moving).map(crate::base::printable)
-}
-
-/// A time to go: nobody knows it to tenths of a second.
-fn remaining(eta: Duration) -> String {
-    let seconds = eta.as_secs().max(1);
-    if seconds < 60 { format!("{seconds}s") } else { duration(eta) }
 }
 
 /// Hundredths with one digit, never 100 before the end.

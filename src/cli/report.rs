@@ -36,7 +36,7 @@ pub(super) struct Subject {
     pub(super) file_count: usize,
     /// Where its data lies, for people.
     pub(super) place: String,
-    /// It goes on when it is complete.
+    /// It goes on to seed when it is complete.
     pub(super) seeds: bool,
 }
 
@@ -352,9 +352,9 @@ impl Reporter {
                 "ratio": status.ratio,
                 "seconds": ended.duration_since(entry.started).as_secs_f64(),
             }));
-            // Of a torrent that never began, all has been told.
-            let is_news = state != "failed" || status.downloaded > 0;
-            if is_news && matches!(self.view, View::Bars | View::Plain) {
+            // Of a failure without a byte there is nothing more to say than what was said.
+            let silent = entry.outcome == Some(Outcome::Failed) && status.downloaded + status.uploaded == 0;
+            if !silent && matches!(self.view, View::Bars | View::Plain) {
                 screen::message(last_line(entry, status, ended));
             }
         }

@@ -108,7 +108,7 @@ pub(super) struct Flips {
 }
 
 impl Flips {
-    /// More than this in one second is an attack (bug class 20).
+    /// More than this in one second is an attack: honest clients stay far below.
     const LIMIT: u32 = 100;
 
     pub(super) fn new(now: Instant) -> Self {

@@ -19,7 +19,7 @@ use crate::storage::{Progress, StorageError};
 use crate::swarm::{self, Source, Swarm, SwarmConfig};
 use crate::tracker::Totals;
 
-/// What was verified is synced and noted down at least so often (`mmap.md`, step 11)...
+/// What was verified is synced and noted down at least so often...
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// ...or when so many bytes of it have gathered.
