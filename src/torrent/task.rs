@@ -138,12 +138,13 @@ fn end(inner: &Inner, left: Left) {
             return;
         }
     };
+    // Before those are woken who wait for the end.
+    inner.set_phase(Phase::Stopped);
     // A torrent that had finished before it was told to stop has finished.
     inner.outcome.send_modify(|current| match current {
         Outcome::Finished { ended } => *ended = true,
         _ => *current = outcome,
     });
-    inner.set_phase(Phase::Stopped);
     inner.tell(Event::Stopped);
 }
 

@@ -11,4 +11,5 @@ mod hostile;
 mod lab;
 mod rates;
 mod resume;
+mod sources;
 mod transfer;

@@ -155,3 +155,24 @@ async fn leecher_again(payload: &Payload, before: &Node) -> Torrent {
     let place = gannet::session::Place::Folder(before.folder.clone());
     session.add(gannet::session::AddTorrent::new(payload.metainfo.clone(), place)).await.unwrap()
 }
+
+/// K8: told to stop before anything has begun, while it checks, and twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_at_any_moment_ends_soon() {
+    let lab = Lab::new();
+    let payload = Payload::file("soon", 8 * MIB);
+    let data = payload.write_to(&lab.folder("node"));
+    assert!(data.exists());
+    for pause in [0, 1, 3, 10, 30] {
+        let node = lab.node("node").await;
+        let torrent = node.get_and_stay(&payload, &[]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        tokio::join!(node.stop(), node.stop());
+        assert_eq!(torrent.status().state, State::Stopped);
+        assert_eq!(
+            crate::lab::within(crate::lab::SOON, "the end", torrent.finished()).await.unwrap(),
+            gannet::session::End::Stopped
+        );
+    }
+    payload.assert_in(&lab.folder("node"));
+}

@@ -8,7 +8,7 @@ use gannet::net::mini_tracker::{MiniTracker, MiniTrackerConfig};
 use gannet::session::{Event, State};
 use tokio::net::TcpListener;
 
-use crate::fake::{Ear, Hello};
+use crate::fake::{Ear, Fake, Hello};
 use crate::lab::{KIB, Lab, MIB, PATIENCE, Payload, SOON, done, loopback, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,4 +207,24 @@ async fn both_dial_and_one_connection_stays() {
     drop(tc);
     payload.assert_in(&a.folder);
     payload.assert_in(&b.folder);
+}
+
+/// A hybrid is two swarms: whoever asks by either hash is answered by the same (BEP 52).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hybrid_answers_to_both_of_its_names() {
+    let lab = Lab::new();
+    let payload = Payload::make("two", None, &[("two", 100_000)], 32 * KIB, Format::Hybrid, &[]);
+    let seeder = lab.seeder("seeder", &payload).await;
+    let names: Vec<[u8; 20]> = payload.metainfo.info.info_hash().wire_forms().collect();
+    assert_eq!(names.len(), 2);
+    for info_hash in names {
+        let hello = Hello { info_hash, ..Hello::new(&payload) };
+        let mut fake = Fake::dial_as(seeder.address(), &hello).await.unwrap();
+        assert_eq!(fake.theirs.info_hash, info_hash);
+        fake.get_in().await;
+        assert_eq!(
+            fake.fetch(3, 0, 100_000 - 3 * 32_768).await.as_deref(),
+            Some(payload.block(3, 0, 100_000 - 3 * 32_768))
+        );
+    }
 }
