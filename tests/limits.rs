@@ -21,9 +21,11 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(seeds: bool, max_peers: usize) -> Self {
+    /// With the first `pieces` pieces.
+    fn new(pieces: u32, max_peers: usize) -> Self {
         let geometry = Geometry::new(u64::from(PIECES) * 65_536, 65_536).unwrap();
-        let have = if seeds { Bitfield::full(PIECES) } else { Bitfield::new(PIECES) };
+        let mut have = Bitfield::new(PIECES);
+        geometry.pieces().take(pieces as usize).for_each(|piece| assert!(have.set(piece)));
         let config = SwarmConfig {
             info_hash: [7; 20],
             peer_id: PeerId([1; 20]),
@@ -40,11 +42,11 @@ impl Rig {
     }
 
     fn seeder() -> Self {
-        Self::new(true, 100)
+        Self::new(PIECES, 100)
     }
 
     fn leecher() -> Self {
-        Self::new(false, 100)
+        Self::new(0, 100)
     }
 
     fn try_peer(&mut self) -> Result<PeerKey, Refused> {
@@ -203,7 +205,7 @@ fn snubbed_after_20_s_and_gone_after_60() {
 #[test]
 fn out_of_use_after_600_s_but_only_when_full() {
     for (max_peers, closed) in [(2, true), (3, false)] {
-        let mut rig = Rig::new(true, max_peers);
+        let mut rig = Rig::new(PIECES, max_peers);
         let keys = [rig.peer(), rig.peer()];
         let mut found = Vec::new();
         for _ in 0..7 {
@@ -222,7 +224,7 @@ fn out_of_use_after_600_s_but_only_when_full() {
 
 #[test]
 fn connections_and_half_open_ones() {
-    let mut rig = Rig::new(true, 3);
+    let mut rig = Rig::new(PIECES, 3);
     for _ in 0..3 {
         rig.peer();
     }
@@ -238,7 +240,7 @@ fn connections_and_half_open_ones() {
     assert_eq!(rig.dials(), 64, "half-open");
     rig.swarm.handle_dial_failed(now, far(0));
     assert!(rig.dials() <= 1);
-    let mut rig = Rig::new(false, 10);
+    let mut rig = Rig::new(0, 10);
     let now = rig.now;
     rig.swarm.handle_candidates(now, Source::Tracker, &many);
     assert_eq!(rig.dials(), 10, "no more than there may be connections");
@@ -293,8 +295,11 @@ fn request_queue_2000_and_as_many_again() {
 }
 
 #[test]
-fn allowed_fast_five_pieces_three_times() {
-    let mut rig = Rig::seeder();
+fn allowed_fast_five_pieces_three_times_by_leechers() {
+    let mut seeder = Rig::seeder();
+    let key = seeder.peer();
+    assert!(!seeder.heard(key).iter().any(|m| m.starts_with("AllowedFast")));
+    let mut rig = Rig::new(PIECES - 1, 100);
     let key = rig.peer();
     let heard = rig.heard(key);
     let allowed: Vec<u32> =

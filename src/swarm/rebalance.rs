@@ -20,8 +20,8 @@ const LEFT_ALONE: usize = 1;
 /// Blocks that an idle peer takes over at once, at most.
 const AT_ONCE: usize = 4;
 
-/// Idle peers helped in one turn, at most: it costs a look at every queue for each.
-const MAX_HELPED: usize = 64;
+/// Idle peers that get work in one turn, at most: it costs a look at every queue for each.
+const MAX_AT_ONCE: usize = 64;
 
 impl Swarm {
     pub(super) fn rebalance(&mut self, now: Instant) {
@@ -35,7 +35,7 @@ impl Swarm {
                 && peer.asked.is_empty()
                 && peer.pause_until.is_none()
         };
-        let idle: Vec<PeerKey> = self.peers.iter().filter(idle).map(|(key, _)| key).take(MAX_HELPED).collect();
+        let idle: Vec<PeerKey> = self.peers.iter().filter(idle).map(|(key, _)| key).take(MAX_AT_ONCE).collect();
         if idle.is_empty() {
             return;
         }
@@ -48,19 +48,19 @@ impl Swarm {
             .collect();
         queues.sort_unstable_by_key(|(eta, _)| std::cmp::Reverse(*eta));
         for key in idle {
-            self.help(now, key, &queues);
+            self.relieve(now, key, &queues);
         }
     }
 
     /// Takes blocks over for an idle peer from the longest queue that has some for it.
-    fn help(&mut self, now: Instant, idle: PeerKey, queues: &[(Duration, PeerKey)]) {
+    fn relieve(&mut self, now: Instant, idle: PeerKey, queues: &[(Duration, PeerKey)]) {
         for (_, victim) in queues {
-            let (Some(helper), Some(peer)) = (self.peers.at(idle), self.peers.at(*victim)) else { continue };
+            let (Some(taker), Some(peer)) = (self.peers.at(idle), self.peers.at(*victim)) else { continue };
             // From the back, half of what may be taken, so that the two end at about the same time.
             let spare = peer.asked.len().saturating_sub(LEFT_ALONE);
             let tail = peer.asked.iter().rev().take(spare).map(|asked| asked.block);
             let blocks: Vec<Block> =
-                tail.filter(|block| helper.have.has(block.piece())).take(spare.div_ceil(2).min(AT_ONCE)).collect();
+                tail.filter(|block| taker.have.has(block.piece())).take(spare.div_ceil(2).min(AT_ONCE)).collect();
             if blocks.is_empty() {
                 continue;
             }

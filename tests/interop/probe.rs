@@ -3,7 +3,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+/// Calls made so far.
+static CALLS: AtomicU32 = AtomicU32::new(0);
 
 /// What a client says when it is called.
 #[derive(Debug)]
@@ -24,7 +28,8 @@ pub fn greet(port: u16, info_hash: [u8; 20]) -> io::Result<Greeting> {
     // The fast extension and the extension protocol, as clients of today have them.
     let mut ours = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x04".to_vec();
     ours.extend(info_hash);
-    ours.extend(b"-GP0001-interop.peer");
+    // Another id for each call: the caller before may not have been missed yet.
+    ours.extend(format!("-GP0001-{:012}", CALLS.fetch_add(1, Ordering::Relaxed)).as_bytes());
     stream.write_all(&ours)?;
     let mut theirs = [0; 68];
     stream.read_exact(&mut theirs)?;
