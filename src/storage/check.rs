@@ -220,8 +220,7 @@ impl Checker<'_> {
                 _ => return Before::Known(PieceState::Missing),
             }
             if hole && let Ok(open) = self.storage.open_to_read(number) {
-                let data = sys::data_from(&open.file, place.offset);
-                hole = matches!(data, Ok(data) if data.is_none_or(|(start, _)| start >= place.offset + place.len));
+                hole = sys::data_from(&open.file, place.offset).is_none_or(|data| data >= place.offset + place.len);
             } else {
                 // What is wrong with it comes out when it is read.
                 hole = false;
