@@ -81,8 +81,6 @@ pub(super) struct Peer {
     pub(super) connected: Instant,
     pub(super) last_message: Instant,
     pub(super) last_sent: Instant,
-    /// When it last asked for something it could have.
-    pub(super) last_request: Instant,
     /// Since when neither side has been interested in the other.
     pub(super) idle_since: Instant,
     /// Requests it should not have made.
@@ -162,7 +160,6 @@ impl Peer {
             connected: now,
             last_message: now,
             last_sent: now,
-            last_request: now,
             idle_since: now,
             invalid_requests: 0,
             beyond_queue: 0,

@@ -132,7 +132,6 @@ impl Swarm {
         }
         if peer.peer_interested != interested {
             peer.peer_interested = interested;
-            peer.last_request = now;
             self.fill_slots(now);
         }
         Ok(())

@@ -48,7 +48,6 @@ impl Swarm {
             out_of_turn
         };
         if have && allowed {
-            peer.last_request = now;
             peer.outbox.push_piece(block);
             return Ok(());
         }
@@ -169,7 +168,6 @@ impl Swarm {
             }
         } else {
             peer.sent_at_unchoke = peer.up.total();
-            peer.last_request = now;
             peer.outbox.push(&Message::Unchoke);
         }
         Self::wake(&mut self.wakes, key, peer);
