@@ -109,11 +109,6 @@ impl Bitfield {
         self.words.get((i / 64) as usize).is_some_and(|w| w & mask(i) != 0)
     }
 
-    /// Whether all pieces from `pieces.start` up to `pieces.end`, exclusive, are set. Stops at the first that is not.
-    pub fn has_range(&self, pieces: std::ops::Range<u32>) -> bool {
-        pieces.into_iter().all(|i| self.bit(i))
-    }
-
     /// Sets `piece`; true if that changed something. A piece of another torrent's size changes nothing.
     pub fn set(&mut self, piece: PieceIndex) -> bool {
         if piece.0 >= self.len || self.has(piece) {

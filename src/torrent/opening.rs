@@ -136,6 +136,21 @@ fn wanted_in(storage: &Storage, piece: PieceIndex) -> u64 {
     wanted.map(|span| span.len).sum()
 }
 
+/// How many pieces each wanted file lacks, by its number; 0 for the others.
+pub(super) fn missing_pieces(storage: &Storage, have: &Bitfield) -> Vec<u32> {
+    let mut missing = vec![0; storage.file_count() as usize];
+    let geometry = storage.geometry();
+    for piece in geometry.pieces().filter(|piece| !have.has(*piece)) {
+        let (position, len) = (geometry.position(piece), u64::from(geometry.piece_len(piece)));
+        for file in storage.file_map().files(position, len).filter(|file| storage.is_wanted(*file)) {
+            if let Some(count) = missing.get_mut(file as usize) {
+                *count += 1;
+            }
+        }
+    }
+    missing
+}
+
 /// One entry per piece: those of no wanted file are skipped.
 pub(super) fn priorities(geometry: &Geometry, storage: &Storage) -> Vec<Priority> {
     let mut priorities = vec![Priority::Skip; geometry.piece_count() as usize];

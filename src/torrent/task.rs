@@ -40,7 +40,9 @@ struct Task {
     trackers: Trackers,
     spec: Spec,
     saved: Saved,
-    /// Verified since the last save.
+    /// Pieces that each file still lacks, by its number.
+    missing: Vec<u32>,
+    /// Bytes verified since the last save.
     unsaved: u64,
     last_save: Instant,
     saving: Option<Saving>,
@@ -176,6 +178,7 @@ impl Task {
             super_seed: spec.super_seed,
             many_per_address: false,
         };
+        let missing = opening::missing_pieces(&storage, &have);
         let priorities = opening::priorities(info.geometry(), &storage);
         let seed = random();
         let mut swarm = Swarm::new(now, info.geometry().clone(), &have, &priorities, config, seed);
@@ -197,7 +200,18 @@ impl Task {
         ));
         let trackers = Trackers::new(now, &spec, client, random());
         inner.set_phase(Phase::Running(shared.clone()));
-        Self { inner, shared, trackers, spec, saved, unsaved: 0, last_save: now, saving: None, completed: None }
+        Self {
+            inner,
+            shared,
+            trackers,
+            spec,
+            saved,
+            missing,
+            unsaved: 0,
+            last_save: now,
+            saving: None,
+            completed: None,
+        }
     }
 
     async fn serve(&mut self, stop: &mut watch::Receiver<Option<Instant>>) -> Left {
@@ -319,24 +333,20 @@ impl Task {
         news.complete
     }
 
-    fn tell_whole_files(&self, pieces: &[PieceIndex]) {
+    fn tell_whole_files(&mut self, pieces: &[PieceIndex]) {
         let storage = &self.shared.storage;
         let geometry = storage.geometry();
-        let mut whole: Vec<u32> = Vec::new();
-        self.shared.turn_quietly(|swarm| {
-            for piece in pieces {
-                let (position, len) = (geometry.position(*piece), u64::from(geometry.piece_len(*piece)));
-                let wanted = storage.file_map().files(position, len).filter(|f| storage.is_wanted(*f));
-                let is_whole =
-                    |f: &u32| swarm.have().has_range(storage.file_map().pieces_of(*f, geometry.piece_length()));
-                whole.extend(wanted.filter(is_whole));
-            }
-        });
-        whole.dedup();
         let info = &self.spec.metainfo.info;
-        for file in whole {
-            if let Some(file) = info.files().get(file as usize) {
-                self.inner.tell(Event::File { path: info.disk_path(file) });
+        for piece in pieces {
+            let (position, len) = (geometry.position(*piece), u64::from(geometry.piece_len(*piece)));
+            for file in storage.file_map().files(position, len).filter(|f| storage.is_wanted(*f)) {
+                let Some(missing) = self.missing.get_mut(file as usize) else { continue };
+                *missing = missing.saturating_sub(1);
+                if *missing == 0
+                    && let Some(file) = info.files().get(file as usize)
+                {
+                    self.inner.tell(Event::File { path: info.disk_path(file) });
+                }
             }
         }
     }
