@@ -158,17 +158,8 @@ async fn start_seeders(
         let state = folder.join(format!("state-{n}"));
         let session = Session::start(config(&GetOptions::default(), &state, limit)?).await?;
         let torrent = AddTorrent {
-            metainfo: metainfo.clone(),
-            place: Place::Exact(data.to_owned()),
-            selected: None,
-            sequential: false,
-            peers: vec![],
-            extra_trackers: vec![],
-            backend: Default::default(),
-            preallocate: Default::default(),
-            overwrite: false,
             seed: Some(SeedGoal::default()),
-            super_seed: false,
+            ..AddTorrent::new(metainfo.clone(), Place::Exact(data.to_owned()))
         };
         torrents.push(session.add(torrent).await?);
         sessions.push(session);

@@ -88,8 +88,6 @@ pub(super) fn job(
     let place = dir.join(metainfo.info.name());
     let subject = Subject { seeds: seed.is_some(), ..subject(&metainfo, &place) };
     let torrent = AddTorrent {
-        metainfo: Arc::new(metainfo),
-        place: Place::Folder(dir),
         selected,
         sequential: download.sequential,
         peers: peers.to_vec(),
@@ -98,7 +96,7 @@ pub(super) fn job(
         preallocate: download.preallocate.map(Into::into).unwrap_or_default(),
         overwrite: download.overwrite,
         seed,
-        super_seed: false,
+        ..AddTorrent::new(Arc::new(metainfo), Place::Folder(dir))
     };
     Ok(Some(Job { subject, torrent }))
 }

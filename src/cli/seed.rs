@@ -25,17 +25,12 @@ pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
         place::check(&metainfo.info, &args.path)?;
         let subject = get::subject(&metainfo, &args.path);
         let torrent = AddTorrent {
-            metainfo: Arc::new(metainfo),
-            place: Place::Exact(args.path),
-            selected: None,
-            sequential: false,
             peers,
             extra_trackers: options.network.trackers.clone(),
             backend: options.disk.storage.map(Into::into).unwrap_or_default(),
-            preallocate: Default::default(),
-            overwrite: false,
             seed: Some(get::goal(&options.goal).unwrap_or_default()),
             super_seed: options.super_seed,
+            ..AddTorrent::new(Arc::new(metainfo), Place::Exact(args.path))
         };
         let config = get::config(&options.network, &options.disk)?;
         let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;

@@ -1,9 +1,5 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use crate::metainfo::Metainfo;
-use crate::torrent::{Place, SeedGoal};
 
 /// What all torrents of a session share.
 #[derive(Clone, Debug)]
@@ -42,54 +38,6 @@ impl Config {
             state_dir: state_dir.into(),
             block_memory: 64 << 20,
             disk_threads: None,
-        }
-    }
-}
-
-/// A torrent to add, and how to treat it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct AddTorrent {
-    /// What it is.
-    pub metainfo: Arc<Metainfo>,
-    /// Where its data lies.
-    pub place: Place,
-    /// Which files to fetch, by file number in the torrent; `None` is all.
-    pub selected: Option<Vec<bool>>,
-    /// Pieces in order instead of rarest first.
-    pub sequential: bool,
-    /// Peers to try besides those from trackers.
-    pub peers: Vec<SocketAddr>,
-    /// Trackers besides the torrent's own, each a tier of its own.
-    pub extra_trackers: Vec<String>,
-    /// How pieces are written.
-    pub backend: crate::storage::Backend,
-    /// Whether the space is taken before the first byte.
-    pub preallocate: crate::storage::Preallocate,
-    /// Whether existing files that resume data does not know may be overwritten where they are wrong. Without it they
-    /// are checked, and a file longer than the torrent's is an error.
-    pub overwrite: bool,
-    /// When the torrent is complete, whether it stays to seed, and until when; `None` stops at once.
-    pub seed: Option<SeedGoal>,
-    /// BEP 16: show each peer one piece at a time, so that a lone seeder sends each piece about once.
-    pub super_seed: bool,
-}
-
-impl AddTorrent {
-    /// All of a torrent, rarest first, peers from its trackers; it stops when it is complete.
-    pub fn new(metainfo: Arc<Metainfo>, place: Place) -> Self {
-        Self {
-            metainfo,
-            place,
-            selected: None,
-            sequential: false,
-            peers: Vec::new(),
-            extra_trackers: Vec::new(),
-            backend: crate::storage::Backend::default(),
-            preallocate: crate::storage::Preallocate::default(),
-            overwrite: false,
-            seed: None,
-            super_seed: false,
         }
     }
 }

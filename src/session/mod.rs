@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-pub use config::{AddTorrent, Config};
+pub use config::Config;
 
 use crate::base::PeerId;
 use crate::disk::DiskPool;
@@ -24,7 +24,7 @@ use crate::net::listen;
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
-pub use crate::torrent::{End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
+pub use crate::torrent::{AddTorrent, End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
 
 /// Open files of a process besides connections and torrents: standard streams, listeners, the runtime, the log.
 const PROCESS_FILES: u64 = 20;
@@ -108,23 +108,13 @@ impl Session {
         getrandom::fill(&mut entropy).map_err(|e| Error::Invalid(format!("no randomness: {e}")))?;
         let info_hash = add.metainfo.info.info_hash();
         let spec = Spec {
-            place: add.place,
-            selected: add.selected,
-            sequential: add.sequential,
-            peers: add.peers,
-            extra_trackers: add.extra_trackers,
-            backend: add.backend,
-            preallocate: add.preallocate,
-            overwrite: add.overwrite,
-            seed: add.seed,
-            super_seed: add.super_seed,
             use_trackers: inner.config.trackers,
             max_peers: inner.config.max_peers,
             block_memory: inner.config.block_memory,
             state_dir: inner.config.state_dir.clone(),
             listen: inner.addresses.clone(),
             peer_id: PeerId::ours(entropy),
-            metainfo: add.metainfo,
+            torrent: add,
         };
         let mut by_wire_form = inner.torrents.by_wire_form.write().unwrap_or_else(PoisonError::into_inner);
         if info_hash.wire_forms().any(|form| by_wire_form.contains_key(&form)) {

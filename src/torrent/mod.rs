@@ -36,7 +36,7 @@ pub use event::{Event, State, Status, TrackerReport};
 pub use failure::Failure;
 pub use limits::{RateLimit, RateLimits};
 pub use network::Network;
-pub use spec::{SeedGoal, Spec};
+pub use spec::{AddTorrent, SeedGoal, Spec};
 
 pub use crate::storage::Place;
 
@@ -116,7 +116,7 @@ pub fn start(spec: Spec, disk: Arc<DiskPool>, network: Arc<Network>, trackers: T
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
     let progress = Arc::new(Progress::default());
     let inner = Arc::new(Inner {
-        metainfo: spec.metainfo.clone(),
+        metainfo: spec.torrent.metainfo.clone(),
         events,
         first_events: Mutex::new(Some(first)),
         phase: Mutex::new(Phase::Checking(progress.clone())),

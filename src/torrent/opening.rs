@@ -36,16 +36,16 @@ impl From<StorageError> for Failure {
 
 /// Opens the files, finds out what is in them, and takes the space for the rest. Blocks: for a disk thread.
 pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Opened, Failure> {
-    let info = &spec.metainfo.info;
+    let info = &spec.torrent.metainfo.info;
     let options = Options {
-        backend: spec.backend,
-        preallocate: spec.preallocate,
-        read_only: matches!(spec.place, Place::Exact(_)),
-        overwrite: spec.overwrite,
-        wanted: spec.selected.clone(),
+        backend: spec.torrent.backend,
+        preallocate: spec.torrent.preallocate,
+        read_only: matches!(spec.torrent.place, Place::Exact(_)),
+        overwrite: spec.torrent.overwrite,
+        wanted: spec.torrent.selected.clone(),
     };
     let read_only = options.read_only;
-    let storage = Storage::open(Layout::new(info, &spec.place), &spec.place, options)?;
+    let storage = Storage::open(Layout::new(info, &spec.torrent.place), &spec.torrent.place, options)?;
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
     let state_path = state_path(spec);
@@ -67,7 +67,7 @@ pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Op
 }
 
 fn state_path(spec: &Spec) -> PathBuf {
-    spec.state_dir.join(format!("{}.resume", spec.metainfo.info.info_hash()))
+    spec.state_dir.join(format!("{}.resume", spec.torrent.metainfo.info.info_hash()))
 }
 
 /// Believes what a clean state and unchanged files prove, and hashes the rest.

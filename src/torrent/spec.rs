@@ -18,14 +18,15 @@ pub struct SeedGoal {
     pub time: Option<Duration>,
 }
 
-/// A torrent to run.
+/// A torrent to add, and how to treat it.
 #[derive(Clone, Debug)]
-pub struct Spec {
+#[non_exhaustive]
+pub struct AddTorrent {
     /// What it is.
     pub metainfo: Arc<Metainfo>,
     /// Where its data lies. [`Place::Exact`] is only ever read.
     pub place: Place,
-    /// Which files to fetch, by file number; `None` is all.
+    /// Which files to fetch, by file number in the torrent; `None` is all.
     pub selected: Option<Vec<bool>>,
     /// Pieces in order instead of rarest first.
     pub sequential: bool,
@@ -37,12 +38,39 @@ pub struct Spec {
     pub backend: Backend,
     /// Whether the space is taken before the first byte.
     pub preallocate: Preallocate,
-    /// Whether existing files that are in the way may be overwritten.
+    /// Whether existing files that resume data does not know may be overwritten where they are wrong. Without it they
+    /// are checked, and a file longer than the torrent's is an error.
     pub overwrite: bool,
-    /// Whether and how long to seed.
+    /// When the torrent is complete, whether it stays to seed, and until when; `None` stops at once.
     pub seed: Option<SeedGoal>,
-    /// BEP 16.
+    /// BEP 16: show each peer one piece at a time, so that a lone seeder sends each piece about once.
     pub super_seed: bool,
+}
+
+impl AddTorrent {
+    /// All of a torrent, rarest first, peers from its trackers; it stops when it is complete.
+    pub fn new(metainfo: Arc<Metainfo>, place: Place) -> Self {
+        Self {
+            metainfo,
+            place,
+            selected: None,
+            sequential: false,
+            peers: Vec::new(),
+            extra_trackers: Vec::new(),
+            backend: Backend::default(),
+            preallocate: Preallocate::default(),
+            overwrite: false,
+            seed: None,
+            super_seed: false,
+        }
+    }
+}
+
+/// A torrent to run, with what its session adds.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The torrent.
+    pub torrent: AddTorrent,
     /// Whether trackers are asked.
     pub use_trackers: bool,
     /// Connections, at most.

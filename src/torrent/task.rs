@@ -89,7 +89,7 @@ pub(super) async fn run(
     client: TrackerClient,
     progress: Arc<Progress>,
 ) {
-    let info = &spec.metainfo.info;
+    let info = &spec.torrent.metainfo.info;
     inner.tell(Event::Added { info_hash: info.info_hash(), name: info.name().to_owned() });
     let mut stop = inner.stop.subscribe();
     let spec = Arc::new(spec);
@@ -165,7 +165,7 @@ impl Task {
         client: TrackerClient,
     ) -> Self {
         let Opened { storage, have, saved } = opened;
-        let info = &spec.metainfo.info;
+        let info = &spec.torrent.metainfo.info;
         let now = Instant::now();
         let config = SwarmConfig {
             info_hash: info.info_hash().wire(),
@@ -174,8 +174,8 @@ impl Task {
             max_peers: spec.max_peers,
             block_memory: spec.block_memory,
             limit_up: network.limits.up.rate(),
-            sequential: spec.sequential,
-            super_seed: spec.super_seed,
+            sequential: spec.torrent.sequential,
+            super_seed: spec.torrent.super_seed,
             many_per_address: false,
         };
         let missing = opening::missing_pieces(&storage, &have);
@@ -190,7 +190,7 @@ impl Task {
         }
         let shared = Arc::new(Shared::new(
             swarm,
-            spec.metainfo.clone(),
+            spec.torrent.metainfo.clone(),
             storage,
             disk,
             Completions::new(),
@@ -215,7 +215,7 @@ impl Task {
     }
 
     async fn serve(&mut self, stop: &mut watch::Receiver<Option<Instant>>) -> Left {
-        let (peers, known) = (self.spec.peers.clone(), self.saved.peers.clone());
+        let (peers, known) = (self.spec.torrent.peers.clone(), self.saved.peers.clone());
         let complete = self.shared.turn(|swarm, now| {
             swarm.handle_candidates(now, Source::Manual, &peers);
             swarm.handle_candidates(now, Source::Resume, &known);
@@ -278,7 +278,7 @@ impl Task {
         if totals.peers + totals.candidates < FEW_PEERS {
             self.trackers.want_more_peers(Instant::now());
         }
-        if let (true, Some(since), Some(goal)) = (complete, self.completed, self.spec.seed) {
+        if let (true, Some(since), Some(goal)) = (complete, self.completed, self.spec.torrent.seed) {
             let wanted = self.inner.wanted_bytes.load(Ordering::Relaxed);
             let by_ratio = goal.ratio.is_some_and(|goal| ratio(totals.uploaded, wanted) >= goal);
             let by_time = goal.time.is_some_and(|goal| since.elapsed() >= goal);
@@ -336,7 +336,7 @@ impl Task {
     fn tell_whole_files(&mut self, pieces: &[PieceIndex]) {
         let storage = &self.shared.storage;
         let geometry = storage.geometry();
-        let info = &self.spec.metainfo.info;
+        let info = &self.spec.torrent.metainfo.info;
         for piece in pieces {
             let (position, len) = (geometry.position(*piece), u64::from(geometry.piece_len(*piece)));
             for file in storage.file_map().files(position, len).filter(|f| storage.is_wanted(*f)) {
@@ -355,12 +355,12 @@ impl Task {
     async fn on_complete(&mut self, news: bool) -> Option<Left> {
         self.completed = Some(Instant::now());
         self.saved.completed.get_or_insert_with(saving::seconds_since_1970);
-        if news && let Err(failure) = self.save(self.spec.seed.is_none()).await {
+        if news && let Err(failure) = self.save(self.spec.torrent.seed.is_none()).await {
             return Some(Left::Failed(failure));
         }
         self.inner.tell(Event::Complete);
         self.trackers.handle_completed(Instant::now());
-        if self.spec.seed.is_none() {
+        if self.spec.torrent.seed.is_none() {
             return Some(Left::Done);
         }
         self.inner.tell(Event::Seeding);
@@ -385,7 +385,7 @@ impl Task {
         saved.downloaded += totals.downloaded;
         saved.peers = self.shared.turn_quietly(|swarm| swarm.remembered_addresses());
         let have: Bitfield = self.shared.turn_quietly(|swarm| swarm.have().clone());
-        let (storage, metainfo) = (self.shared.storage.clone(), self.spec.metainfo.clone());
+        let (storage, metainfo) = (self.shared.storage.clone(), self.spec.torrent.metainfo.clone());
         let complete = self.completed.is_some();
         self.shared.disk.call(move || {
             if complete {

@@ -40,10 +40,10 @@ pub(super) struct Trackers {
 
 impl Trackers {
     pub(super) fn new(now: Instant, spec: &Spec, client: TrackerClient, seed: u64) -> Self {
-        let info = &spec.metainfo.info;
-        let mut tiers = if spec.use_trackers { spec.metainfo.announce.clone() } else { vec![] };
+        let info = &spec.torrent.metainfo.info;
+        let mut tiers = if spec.use_trackers { spec.torrent.metainfo.announce.clone() } else { vec![] };
         if spec.use_trackers {
-            tiers.extend(spec.extra_trackers.iter().map(|url| vec![url.clone()]));
+            tiers.extend(spec.torrent.extra_trackers.iter().map(|url| vec![url.clone()]));
         }
         let port = |v4: bool| spec.listen.iter().find(|a| a.is_ipv4() == v4).map(SocketAddr::port);
         let config = ScheduleConfig {
