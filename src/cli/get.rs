@@ -17,13 +17,6 @@ use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::session::{AddTorrent, Config, Place, SeedGoal, Session};
 
-/// Connections in all torrents together.
-const MAX_CONNECTIONS: usize = 500;
-/// Connections of one torrent, unless said otherwise.
-const MAX_PEERS: u32 = 100;
-/// Bytes of blocks that may wait to be verified and written.
-const BLOCK_MEMORY: u64 = 64 << 20;
-
 pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
     let options = args.options.or(global.layers.settings.get.clone());
     let runtime = super::runtime()?;
@@ -153,21 +146,21 @@ pub(super) fn goal(options: &GoalOptions) -> Option<SeedGoal> {
 
 /// What all torrents of this call share.
 pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Config, Failure> {
-    let max_peers = usize::try_from(network.max_peers.unwrap_or(MAX_PEERS)).unwrap_or(usize::MAX);
     let state_dir = match &disk.state_dir {
         Some(dir) => dir.clone(),
         None => settings::default_state_dir()?,
     };
+    let defaults = Config::new(state_dir);
+    let asked = network.max_peers.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+    let max_peers = asked.unwrap_or(defaults.max_peers);
     Ok(Config {
         listen: network.listen.iter().flat_map(|l| l.addresses()).collect(),
         limit_down: network.limit_down.and_then(|l| l.0),
         limit_up: network.limit_up.and_then(|l| l.0),
-        max_connections: MAX_CONNECTIONS.max(max_peers),
+        max_connections: defaults.max_connections.max(max_peers),
         max_peers,
         trackers: !network.no_trackers,
-        state_dir,
-        block_memory: BLOCK_MEMORY,
-        disk_threads: None,
+        ..defaults
     })
 }
 

@@ -1,6 +1,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Connections in all, unless said otherwise.
+const MAX_CONNECTIONS: usize = 500;
+
+/// Connections of one torrent, unless said otherwise.
+const MAX_PEERS: usize = 100;
+
+/// Bytes of blocks that may wait to be verified and written, unless said otherwise.
+const BLOCK_MEMORY: u64 = 64 << 20;
+
 /// What all torrents of a session share.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -32,11 +41,11 @@ impl Config {
             listen: Vec::new(),
             limit_down: None,
             limit_up: None,
-            max_connections: 500,
-            max_peers: 100,
+            max_connections: MAX_CONNECTIONS,
+            max_peers: MAX_PEERS,
             trackers: true,
             state_dir: state_dir.into(),
-            block_memory: 64 << 20,
+            block_memory: BLOCK_MEMORY,
             disk_threads: None,
         }
     }
