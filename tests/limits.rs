@@ -107,10 +107,7 @@ impl Rig {
         let mut decoder = Decoder::new(Some(PIECES));
         let mut all = Vec::new();
         while !bytes.is_empty() {
-            let [_, mut tail] = decoder.buffers();
-            let n = tail.len().min(bytes.len());
-            tail[..n].copy_from_slice(&bytes[..n]);
-            decoder.advance(n);
+            let n = decoder.feed(&bytes);
             bytes.drain(..n);
             while let Some(item) = decoder.next().unwrap() {
                 let Item::Message(message) = item else { panic!("{item:?}") };

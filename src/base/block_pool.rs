@@ -23,6 +23,11 @@ impl BlockBuf {
         &mut self.bytes[..self.len]
     }
 
+    /// Uses so many bytes, at most [`BLOCK_LEN`], with undefined contents.
+    pub fn set_len(&mut self, len: u32) {
+        self.len = len.min(BLOCK_LEN) as usize;
+    }
+
     /// How many bytes are in use.
     pub fn len(&self) -> usize {
         self.len
@@ -63,7 +68,7 @@ impl BlockPool {
         }
         self.lent += 1;
         let mut buf = self.free.pop().unwrap_or_else(BlockBuf::new);
-        buf.len = len.min(BLOCK_LEN) as usize;
+        buf.set_len(len);
         Some(buf)
     }
 
@@ -87,6 +92,11 @@ impl BlockPool {
     /// Buffers lent.
     pub fn lent(&self) -> usize {
         self.lent
+    }
+
+    /// Buffers that may be lent in all.
+    pub fn ceiling(&self) -> usize {
+        self.ceiling
     }
 
     /// Buffers that may still be lent.

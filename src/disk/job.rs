@@ -85,6 +85,12 @@ pub struct ToVerify {
     pub completions: Arc<Completions>,
 }
 
+impl ToVerify {
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.iter().map(BlockBuf::len).sum()
+    }
+}
+
 /// The answer to [`Job::Read`].
 #[derive(Debug)]
 pub struct ReadDone {

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::work;
 use super::{Job, ToVerify};
@@ -16,6 +17,13 @@ const MAX_THREADS: usize = 64;
 /// The most bytes that one thread takes to hash together: what waits behind them waits as long.
 const MAX_BATCH: usize = 64 << 20;
 
+/// How long a piece may wait for others, to be hashed with them. Several together cost little more than one; and nobody
+/// notices that a piece is told of so much later.
+const GATHER: Duration = Duration::from_millis(8);
+
+/// With so many bytes nothing waits for more: the memory is worth more than the lanes.
+const GATHERED: usize = 16 << 20;
+
 /// The disk threads of a session. Dropping it lets them finish what was asked for, and waits for them.
 #[derive(Debug)]
 pub struct DiskPool {
@@ -27,12 +35,19 @@ pub struct DiskPool {
 struct Shared {
     queue: Mutex<Queue>,
     quick: Condvar,
+    /// The one thread that waits for more pieces.
+    gather: Condvar,
     long: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     verify: VecDeque<ToVerify>,
+    verify_bytes: usize,
+    /// When the oldest of them must wait no longer.
+    due: Option<Instant>,
+    /// Whether a thread waits for more of them.
+    gathering: bool,
     /// Reads, and pieces that are on disk.
     quick: VecDeque<Job>,
     long: VecDeque<Job>,
@@ -72,14 +87,28 @@ impl DiskPool {
     /// Hands in a job. Never waits for the disk.
     pub fn push(&self, job: Job) {
         let mut queue = self.shared.lock();
-        let wake = if job.is_long() { &self.shared.long } else { &self.shared.quick };
         match job {
-            Job::Verify(piece) => queue.verify.push_back(piece),
-            job if job.is_long() => queue.long.push_back(job),
-            job => queue.quick.push_back(job),
+            Job::Verify(piece) => {
+                queue.put_piece(piece);
+                // One thread gathers; to wake it for each piece would cost what it saves.
+                if !queue.gathering {
+                    self.shared.quick.notify_one();
+                } else if queue.has_gathered() {
+                    self.shared.gather.notify_one();
+                }
+            }
+            job if job.is_long() => {
+                queue.long.push_back(job);
+                self.shared.long.notify_one();
+            }
+            job => {
+                queue.quick.push_back(job);
+                self.shared.quick.notify_one();
+                if queue.gathering {
+                    self.shared.gather.notify_one();
+                }
+            }
         }
-        drop(queue);
-        wake.notify_one();
     }
 
     /// Runs `call` on a thread for long jobs, and answers with what it returns; with an error if it panicked.
@@ -103,6 +132,7 @@ impl Drop for DiskPool {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
         self.shared.quick.notify_all();
+        self.shared.gather.notify_all();
         self.shared.long.notify_all();
         for thread in self.threads.drain(..) {
             // A pool that is dropped by one of its own jobs cannot wait for that job.
@@ -145,7 +175,8 @@ impl Shared {
     fn next_quick(&self) -> Option<Batch> {
         let mut queue = self.lock();
         loop {
-            if !queue.verify.is_empty() && (queue.verify_next || queue.quick.is_empty()) {
+            let wait = queue.must_wait();
+            if !queue.verify.is_empty() && wait.is_none() && (queue.verify_next || queue.quick.is_empty()) {
                 queue.verify_next = false;
                 return Some(Batch::Verify(queue.take_pieces()));
             }
@@ -153,26 +184,53 @@ impl Shared {
                 queue.verify_next = true;
                 return Some(Batch::One(job));
             }
-            if queue.closing {
+            if queue.closing && queue.verify.is_empty() {
                 return None;
             }
-            queue = self.quick.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = match wait {
+                Some(wait) if !queue.gathering => {
+                    queue.gathering = true;
+                    let (mut queue, _) = self.gather.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+                    queue.gathering = false;
+                    queue
+                }
+                _ => self.quick.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 }
 
 impl Queue {
+    fn put_piece(&mut self, piece: ToVerify) {
+        self.due.get_or_insert_with(|| Instant::now() + GATHER);
+        self.verify_bytes += piece.bytes();
+        self.verify.push_back(piece);
+    }
+
+    /// Whether as many pieces wait as should be hashed together.
+    fn has_gathered(&self) -> bool {
+        self.verify.len() >= hash::lanes() || self.verify_bytes >= GATHERED || self.closing
+    }
+
+    /// How long the pieces that wait may wait for more.
+    fn must_wait(&self) -> Option<Duration> {
+        let due = self.due.filter(|_| !self.has_gathered())?;
+        Some(due.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
+    }
+
     /// All pieces that wait, up to what can be hashed at once.
     fn take_pieces(&mut self) -> Vec<ToVerify> {
         let mut bytes = 0;
         let mut pieces = Vec::new();
         while let Some(piece) = self.verify.front() {
-            bytes += piece.blocks.iter().map(|b| b.len()).sum::<usize>();
+            bytes += piece.bytes();
             if !pieces.is_empty() && (bytes > MAX_BATCH || pieces.len() >= hash::lanes()) {
                 break;
             }
+            self.verify_bytes -= piece.bytes();
             pieces.extend(self.verify.pop_front());
         }
+        self.due = (!self.verify.is_empty()).then(|| Instant::now() + GATHER);
         pieces
     }
 }

@@ -184,10 +184,9 @@ impl Swarm {
         let Some(peer) = self.peers.remove(key) else { return };
         self.picker.release_peer(key);
         self.picker.remove_peer(peer.counted, &peer.have);
-        if peer.receiving.is_some() {
-            // The buffer went down with the connection.
-            self.pool.forget(1);
-        }
+        // These buffers went down with the connection.
+        self.pool.forget(usize::from(peer.receiving.is_some()) + peer.lent_ahead);
+        self.lent_ahead = self.lent_ahead.saturating_sub(peer.lent_ahead);
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.disconnected(key);
         }

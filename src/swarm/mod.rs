@@ -12,6 +12,7 @@
 //! | `connect` | connections that come and go, whom to dial |
 //! | `receive` | messages: what peers have, want and can do |
 //! | `download` | asking for blocks, taking them, verdicts about pieces |
+//! | `ahead` | laying reads out for the blocks to come |
 //! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
 //! | `tick` | all that happens because time passes |
@@ -21,6 +22,7 @@
 //! [`candidates`], [`blame`], [`super_seed`], [`allowed_fast`].
 
 pub mod address_filter;
+mod ahead;
 pub mod allowed_fast;
 pub mod bans;
 pub mod blame;
@@ -181,6 +183,8 @@ pub struct Swarm {
     wakes: Vec<PeerKey>,
     /// Reused by [`Picker::pick`].
     picked: Vec<crate::base::Block>,
+    /// Buffers that connections hold for blocks to come.
+    lent_ahead: usize,
     /// Somebody could ask for more if there were more buffers.
     starved: bool,
     /// Connections being opened.
@@ -233,6 +237,7 @@ impl Swarm {
             actions: VecDeque::new(),
             wakes: Vec::new(),
             picked: Vec::new(),
+            lent_ahead: 0,
             starved: false,
             dialling: 0,
             stopping: false,
@@ -254,7 +259,12 @@ impl Swarm {
     /// The next peer whose outbox has something new, put there while dealing with another. Each is named once until
     /// its outbox is looked at.
     pub fn poll_wake(&mut self) -> Option<PeerKey> {
-        self.wakes.pop()
+        while let Some(key) = self.wakes.pop() {
+            if self.peers.at(key).is_some_and(|peer| peer.waking) {
+                return Some(key);
+            }
+        }
+        None
     }
 
     /// When [`Swarm::handle_timeout`] wants to be called.

@@ -57,6 +57,8 @@ pub(super) struct Peer {
     pub(super) window: RequestWindow,
     /// The block whose bytes are on their way into a buffer of the pool.
     pub(super) receiving: Option<Block>,
+    /// Buffers that its connection holds for blocks to come.
+    pub(super) lent_ahead: usize,
     /// Nothing is asked of it before this time, because it rejects what we ask.
     pub(super) pause_until: Option<Instant>,
     /// Released what it had been asked, because it does not answer; cleared by data.
@@ -146,6 +148,7 @@ impl Peer {
             asked: VecDeque::new(),
             window,
             receiving: None,
+            lent_ahead: 0,
             pause_until: None,
             snubbed: false,
             outbox: Outbox::default(),

@@ -200,7 +200,8 @@ impl Conn<'_> {
 
     /// Hands all that is complete to the swarm, under one lock.
     fn deliver(&mut self) -> Result<(), CloseReason> {
-        let (key, decoder, receiving) = (self.key, &mut self.decoder, &mut self.receiving);
+        let (key, decoder, receiving, out) = (self.key, &mut self.decoder, &mut self.receiving, &mut self.out);
+        let limited = self.shared.network.limits.down.rate().is_some();
         let delivered: Result<(), Failure> = self.shared.turn(|swarm, now| {
             while let Some(item) = decoder.next()? {
                 match item {
@@ -220,6 +221,13 @@ impl Conn<'_> {
                 }
             }
             swarm.handle_turn(now, key);
+            // What is to come slowly is not worth holding buffers for.
+            swarm.look_ahead(key, decoder, if limited { 0 } else { decoder.reach() });
+            if out.wants_control()
+                && let Some(outbox) = swarm.outbox(key)
+            {
+                outbox.take_control(out.control());
+            }
             Ok(())
         });
         delivered.map_err(|failure| match failure {

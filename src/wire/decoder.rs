@@ -1,15 +1,17 @@
 use std::io::IoSliceMut;
+use std::ops::{Deref, DerefMut};
 
 use super::Message;
 use super::frame::{self, DecodeError, Intake};
-use crate::base::BlockBuf;
+use super::lookahead::{Guess, Lookahead, MAX_PLACES};
+use crate::base::{Block, BlockBuf};
 
 /// Bytes of the receive buffer. Large enough that a fast peer is read a few blocks at a time, small enough for the
 /// cache and for hundreds of peers.
 const BUFFER: usize = 64 << 10;
 
 /// Bytes of a `piece` frame in front of its body.
-const PIECE_HEADER_LEN: usize = 13;
+pub(super) const PIECE_HEADER_LEN: usize = 13;
 
 /// Turns the bytes of one connection into messages, without I/O of its own.
 ///
@@ -27,9 +29,18 @@ const PIECE_HEADER_LEN: usize = 13;
 ///  receive buffer   |<------------------------- buffers[1] --------------------------->|
 /// ```
 ///
+/// Even that copy, and most reads, are spared where the blocks to come are known, which they are: peers answer in the order
+/// in which they were asked. The caller says what it expects ([`expect`](Self::expect)), and one read is laid out for
+/// several blocks; `lookahead.rs` has the rest of the idea:
+///
+/// ```text
+///  buffers:   |rest of this block|  |header|block|  |header|block|  |header|block|
+/// ```
+///
 /// Invariants:
-/// 1. `start <= end <= bytes.len()`; what was received and not consumed is `bytes[start..end]`.
-/// 2. While a body is not complete the receive buffer is empty.
+/// 1. `start <= end <= bytes.len()`; what was received and not consumed is `bytes[start..end]`, or lies in the places
+///    ahead: one of the two is always empty.
+/// 2. While a body is not complete both are empty.
 /// 3. `bytes` is longer than 64 KiB only while a frame under way, admitted by its prefix and id, is longer;
 ///    it grows with what has been received, to at most twice that, not with what was promised.
 ///
@@ -43,6 +54,7 @@ pub struct Decoder {
     /// The whole length of the frame at `start`, if it is known and some of it is missing; else 0.
     wanted: usize,
     state: State,
+    ahead: Lookahead,
     /// Pieces of the torrent, once known: from then on a bitfield has one length only.
     piece_count: Option<u32>,
 }
@@ -51,8 +63,9 @@ pub struct Decoder {
 enum State {
     /// A length prefix comes next.
     Frame,
-    /// A piece header was yielded, and nobody has said yet where the body goes.
-    Asked(PieceHeader),
+    /// A piece header was yielded, and nobody has said yet where the body goes. If it was expected, so much of the body
+    /// is in a buffer already.
+    Asked(PieceHeader, Option<(BlockBuf, usize)>),
     /// A body is on its way to `buf`.
     Body { header: PieceHeader, buf: BlockBuf, filled: usize },
     /// So many bytes are passed over.
@@ -86,7 +99,15 @@ pub struct PieceHeader {
 impl Decoder {
     /// A decoder for what follows the handshake. Pass the number of pieces if it is known.
     pub fn new(piece_count: Option<u32>) -> Self {
-        Self { bytes: vec![0; BUFFER], start: 0, end: 0, wanted: 0, state: State::Frame, piece_count }
+        Self {
+            bytes: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+            wanted: 0,
+            state: State::Frame,
+            ahead: Lookahead::default(),
+            piece_count,
+        }
     }
 
     /// The metadata has come: from now on a bitfield has exactly the length for so many pieces.
@@ -94,40 +115,86 @@ impl Decoder {
         self.piece_count = Some(piece_count);
     }
 
-    /// Where the next bytes go, in this order: the rest of the block under way (or nothing), and the free tail of the
-    /// receive buffer. The same places are returned until [`Decoder::advance`], so bytes may be decrypted in place after
-    /// they were read. Both are empty if `next` has failed, or if a full buffer was not drained.
-    pub fn buffers(&mut self) -> [IoSliceMut<'_>; 2] {
+    /// Where the next bytes go, in this order: the rest of the block under way, if one is; then the places of the blocks
+    /// that are [expected](Self::expect), or else the free tail of the receive buffer. The same places are returned until
+    /// [`Decoder::advance`], so bytes may be decrypted in place after they were read. There are none if `next` has
+    /// failed, or if a full buffer was not drained.
+    pub fn buffers(&mut self) -> Places<'_> {
         self.make_room();
-        let tail = self.bytes.get_mut(self.end..).unwrap_or_default();
-        match &mut self.state {
-            State::Body { buf, filled, .. } => {
-                let rest = buf.as_mut_slice().get_mut(*filled..).unwrap_or_default();
-                [IoSliceMut::new(rest), IoSliceMut::new(tail)]
-            }
-            State::Failed(_) => [IoSliceMut::new(&mut []), IoSliceMut::new(&mut [])],
-            _ => [IoSliceMut::new(&mut []), IoSliceMut::new(tail)],
+        let mut places = Places::new();
+        if let State::Failed(_) = self.state {
+            return places;
         }
+        let ahead = self.reads_ahead();
+        if let State::Body { buf, filled, .. } = &mut self.state {
+            places.push(IoSliceMut::new(buf.as_mut_slice().get_mut(*filled..).unwrap_or_default()));
+        }
+        if ahead {
+            self.ahead.offer(|place| places.push(place));
+        } else {
+            places.push(IoSliceMut::new(self.bytes.get_mut(self.end..).unwrap_or_default()));
+        }
+        places
     }
 
     /// `n` bytes were written to what [`Decoder::buffers`] offered, without a gap.
     pub fn advance(&mut self, n: usize) {
+        self.ahead.learn(n);
         let mut left = n;
         if let State::Body { buf, filled, .. } = &mut self.state {
             let body = left.min(buf.len().saturating_sub(*filled));
             *filled += body;
             left -= body;
         }
+        if self.reads_ahead() {
+            left = self.ahead.advance(left);
+            debug_assert_eq!(left, 0, "more bytes than were offered");
+            return;
+        }
         let tail = left.min(self.bytes.len() - self.end);
         debug_assert_eq!(left, tail, "more bytes than were offered");
         self.end += tail;
+    }
+
+    /// Whether the next read goes to the places of the blocks expected.
+    fn reads_ahead(&self) -> bool {
+        self.end == 0 && !self.ahead.is_empty() && !matches!(self.state, State::Skip(_))
+    }
+
+    /// How many blocks are worth being [expected](Self::expect): about as many as reads have brought lately, none on a slow
+    /// connection.
+    pub fn reach(&self) -> usize {
+        self.ahead.reach()
+    }
+
+    /// Forgets what was expected, to expect something else; the buffers can be had by [`take_spare`](Self::take_spare).
+    /// Returns the block that has begun to come all the same, and stays expected.
+    pub fn reset_expected(&mut self) -> Option<PieceHeader> {
+        self.ahead.reset();
+        self.ahead.begun()
+    }
+
+    /// The next block to come, behind those expected already, will probably be this one, and should be read to `buf`, whose
+    /// length must be the block's. Being wrong costs a copy, no more.
+    pub fn expect(&mut self, header: PieceHeader, buf: BlockBuf) {
+        if buf.len() == header.len as usize {
+            self.ahead.expect(header, buf);
+        } else {
+            debug_assert!(false, "a buffer of another length");
+            self.ahead.put_spare(buf);
+        }
+    }
+
+    /// A buffer that was handed over and is not in use.
+    pub fn take_spare(&mut self) -> Option<BlockBuf> {
+        self.ahead.take_spare()
     }
 
     /// Copies as much of `bytes` as the buffers take, as a read would have, and returns how much that is: all, if it is
     /// no more than the buffers offer. Between two calls take [`Decoder::next`] until it has no more.
     pub fn feed(&mut self, bytes: &[u8]) -> usize {
         let mut fed = 0;
-        for mut place in self.buffers() {
+        for place in self.buffers().iter_mut() {
             let n = place.len().min(bytes.len() - fed);
             place[..n].copy_from_slice(&bytes[fed..fed + n]);
             fed += n;
@@ -150,12 +217,34 @@ impl Decoder {
         if let State::Body { .. } = self.state {
             return Ok(self.take_buf().map(Item::Body));
         }
+        if self.ahead.filled() > 0 {
+            match self.ahead.guess() {
+                Guess::Open => return Ok(None),
+                Guess::Right(header, buf, filled) => {
+                    self.state = State::Asked(header, Some((buf, filled)));
+                    return Ok(Some(Item::PieceHeader(header)));
+                }
+                Guess::Wrong => self.flatten(),
+            }
+        }
         self.next_frame()
+    }
+
+    /// Something else came than was expected: it becomes what is in the receive buffer.
+    #[cold]
+    fn flatten(&mut self) {
+        let filled = self.ahead.filled();
+        if self.bytes.len() < filled {
+            self.bytes.reserve_exact(filled - self.bytes.len());
+            self.bytes.resize(filled, 0);
+        }
+        (self.start, self.end) = (0, filled);
+        self.ahead.flatten(&mut self.bytes[..filled]);
     }
 
     /// Whether a new frame can begin, or a body is complete.
     fn finish_frame(&mut self) -> Result<bool, DecodeError> {
-        if let State::Asked(_) = self.state {
+        if let State::Asked(..) = self.state {
             self.discard();
         }
         match &mut self.state {
@@ -171,7 +260,7 @@ impl Decoder {
                 }
                 Ok(done)
             }
-            State::Asked(_) => Ok(false),
+            State::Asked(..) => Ok(false),
             State::Failed(error) => Err(*error),
         }
     }
@@ -210,7 +299,7 @@ impl Decoder {
             Ok(Intake::Piece) => {
                 let Some(header) = PieceHeader::parse(len, &rest[1..]) else { return Ok(None) };
                 self.start += PIECE_HEADER_LEN;
-                self.state = State::Asked(header);
+                self.state = State::Asked(header, None);
                 Ok(Some(Item::PieceHeader(header)))
             }
             Ok(Intake::Skip) => {
@@ -228,23 +317,38 @@ impl Decoder {
     /// # Errors
     /// The buffer comes back if no header waits for an answer or the length differs; a body that waits is discarded.
     pub fn receive(&mut self, mut buf: BlockBuf) -> Result<(), BlockBuf> {
-        let State::Asked(header) = self.state else { return Err(buf) };
+        let State::Asked(header, begun) = &mut self.state else { return Err(buf) };
+        let header = *header;
         if buf.len() != header.len as usize {
             self.discard();
             return Err(buf);
         }
-        let filled = buf.len().min(self.end - self.start);
-        buf.as_mut_slice()[..filled].copy_from_slice(&self.bytes[self.start..self.start + filled]);
-        self.start += filled;
+        let filled = match begun.take() {
+            // The body is where it was read to, and the new buffer takes the place of that one.
+            Some((begun, filled)) => {
+                self.ahead.put_spare(std::mem::replace(&mut buf, begun));
+                filled
+            }
+            None => {
+                let filled = buf.len().min(self.end - self.start);
+                buf.as_mut_slice()[..filled].copy_from_slice(&self.bytes[self.start..self.start + filled]);
+                self.start += filled;
+                filled
+            }
+        };
         self.state = State::Body { header, buf, filled };
         Ok(())
     }
 
     /// The body of the header that was just yielded is wanted by nobody: it will be passed over.
     pub fn discard(&mut self) {
-        if let State::Asked(header) = self.state {
-            self.state = State::Skip(header.len as usize);
+        let State::Asked(header, begun) = &mut self.state else { return };
+        let mut left = header.len as usize;
+        if let Some((buf, filled)) = begun.take() {
+            left -= filled;
+            self.ahead.put_spare(buf);
         }
+        self.state = State::Skip(left);
     }
 
     /// The block under way and how many bytes of it are there, while [`Item::Body`] has not been yielded.
@@ -269,11 +373,6 @@ impl Decoder {
                 None
             }
         }
-    }
-
-    /// The connection is over: the buffer of the block under way, which goes back to its pool.
-    pub fn into_buf(mut self) -> Option<BlockBuf> {
-        self.take_buf()
     }
 
     /// Bytes of memory that the receive buffer takes.
@@ -302,10 +401,51 @@ impl Decoder {
     }
 }
 
+/// Where one read goes: see [`Decoder::buffers`].
+#[derive(Debug)]
+pub struct Places<'a> {
+    slices: [IoSliceMut<'a>; MAX_PLACES],
+    count: usize,
+}
+
+impl<'a> Places<'a> {
+    fn new() -> Self {
+        Self { slices: std::array::from_fn(|_| IoSliceMut::new(&mut [])), count: 0 }
+    }
+
+    fn push(&mut self, place: IoSliceMut<'a>) {
+        debug_assert!(self.count < MAX_PLACES);
+        if let Some(slot) = self.slices.get_mut(self.count) {
+            *slot = place;
+            self.count += 1;
+        }
+    }
+}
+
+impl<'a> Deref for Places<'a> {
+    type Target = [IoSliceMut<'a>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.slices[..self.count]
+    }
+}
+
+impl DerefMut for Places<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.slices[..self.count]
+    }
+}
+
 #[cold]
 fn fail<T>(state: &mut State, error: DecodeError) -> Result<T, DecodeError> {
     *state = State::Failed(error);
     Err(error)
+}
+
+impl From<Block> for PieceHeader {
+    fn from(block: Block) -> Self {
+        Self { index: block.piece().get(), begin: block.begin(), len: block.len() }
+    }
 }
 
 impl PieceHeader {

@@ -1,5 +1,7 @@
 //! The properties that the decoder owes: the same items whatever the reads, bounds at the prefix, one copy at most.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,12 +23,32 @@ enum Seen {
 
 /// Feeds `stream` in reads that are at most as long as `splits` says, in turn, and answers headers as `wanted` says.
 fn decode(stream: &[u8], splits: &[usize], wanted: &[bool]) -> Result<Vec<Seen>, (Vec<Seen>, DecodeError)> {
+    decode_expecting(stream, splits, wanted, &[])
+}
+
+/// The same, with `guesses` about which blocks come, in this order.
+fn decode_expecting(
+    stream: &[u8],
+    splits: &[usize],
+    wanted: &[bool],
+    guesses: &[PieceHeader],
+) -> Result<Vec<Seen>, (Vec<Seen>, DecodeError)> {
     let mut decoder = Decoder::new(None);
-    let mut pool = BlockPool::new(u64::from(BLOCK_LEN));
+    let mut pool = BlockPool::new(u64::from(BLOCK_LEN) * 20);
+    let mut guesses: VecDeque<PieceHeader> = guesses.iter().copied().collect();
     let (mut splits, mut wanted) = (splits.iter().cycle(), wanted.iter().cycle());
     let (mut seen, mut rest) = (Vec::new(), stream);
     while !rest.is_empty() {
         let read = splits.next().map_or(1, |n| *n).clamp(1, rest.len());
+        let begun = decoder.reset_expected();
+        for guess in guesses.iter().filter(|guess| Some(**guess) != begun).take(3) {
+            let mut buf = decoder.take_spare().or_else(|| pool.take(guess.len)).unwrap();
+            buf.set_len(guess.len);
+            decoder.expect(*guess, buf);
+        }
+        while let Some(buf) = decoder.take_spare() {
+            pool.give(buf);
+        }
         let fed = decoder.feed(&rest[..read]);
         assert!(fed > 0, "a drained decoder takes more");
         rest = &rest[fed..];
@@ -40,6 +62,7 @@ fn decode(stream: &[u8], splits: &[usize], wanted: &[bool]) -> Result<Vec<Seen>,
                 }
                 Ok(Some(Item::PieceHeader(header))) => {
                     seen.push(Seen::Header(header));
+                    guesses.retain(|guess| *guess != header);
                     match wanted.next() {
                         Some(true) => decoder.receive(pool.take(header.len).unwrap()).unwrap(),
                         Some(false) => decoder.discard(),
@@ -60,6 +83,12 @@ fn decode(stream: &[u8], splits: &[usize], wanted: &[bool]) -> Result<Vec<Seen>,
         }
         assert!(decoder.capacity() <= CEILING);
     }
+    let begun = decoder.reset_expected();
+    while let Some(buf) = decoder.take_spare() {
+        pool.give(buf);
+    }
+    let under_way = decoder.receiving().is_some() || begun.is_some();
+    assert!(under_way || pool.lent() == 0, "a buffer was lost");
     Ok(seen)
 }
 
@@ -169,6 +198,31 @@ proptest! {
             }
         }
         prop_assert_eq!(decode(&stream, &splits, &wanted).unwrap(), expected);
+    }
+
+    /// Nor do guesses about what comes, right, wrong or in another order; nor is a buffer lost.
+    #[test]
+    fn guesses_do_not_matter(
+        frames in prop::collection::vec(any_frame(), 1..12),
+        splits in splits(),
+        wanted in prop::collection::vec(any::<bool>(), 0..8),
+        skipped in prop::collection::vec(0u8..8, 12),
+        swapped in any::<bool>(),
+    ) {
+        let stream: Vec<u8> = frames.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+        let header = |(_, items): &(Vec<u8>, Vec<Seen>)| match items.first() {
+            Some(Seen::Header(header)) => Some(*header),
+            _ => None,
+        };
+        let mut guesses: Vec<PieceHeader> =
+            frames.iter().zip(&skipped).filter(|(_, skip)| **skip > 0).filter_map(|(frame, _)| header(frame)).collect();
+        if swapped && guesses.len() > 1 {
+            guesses.swap(0, 1);
+        }
+        prop_assert_eq!(
+            decode_expecting(&stream, &splits, &wanted, &guesses),
+            decode(&stream, &splits, &wanted)
+        );
     }
 
     /// Bytes of no protocol: no panic, no growth, and the same verdict whatever the reads.
@@ -309,11 +363,45 @@ fn bodies_are_read_in_place() {
     decoder.receive(buf).unwrap();
     assert_eq!(decoder.receiving(), Some((header, 100)));
     assert!(decoder.next().unwrap().is_none());
-    let [rest, tail] = decoder.buffers();
+    let places = decoder.buffers();
+    let [rest, tail] = &places[..] else { panic!("{places:?}") };
     assert_eq!((rest.as_ptr(), rest.len(), tail.len()), (place.wrapping_add(100), 900, BUFFER));
     decoder.feed(&[&stream[113..], encode(&Message::Have(5)).as_slice()].concat());
     assert!(matches!(decoder.next(), Ok(Some(Item::Body(buf))) if buf.as_slice() == [7; 1_000]));
     assert!(matches!(decoder.next(), Ok(Some(Item::Message(Message::Have(5))))));
+}
+
+/// One read fills several blocks that were expected, each in its place, until something else comes.
+#[test]
+fn expected_blocks_are_read_in_place() {
+    let mut pool = BlockPool::new(1 << 20);
+    let mut decoder = Decoder::new(None);
+    let header = |index| PieceHeader { index, begin: 0, len: BLOCK_LEN };
+    let body = |index: u8| vec![index; BLOCK_LEN as usize];
+    let mut places = Vec::new();
+    for index in 0..4 {
+        let buf = pool.take(BLOCK_LEN).unwrap();
+        places.push(buf.as_slice().as_ptr());
+        decoder.expect(header(index), buf);
+    }
+    assert_eq!(decoder.buffers().len(), 8);
+    let stream = [piece(0, 0, &body(0)), piece(1, 0, &body(1)), encode(&Message::Have(5)), piece(2, 0, &body(2))];
+    assert_eq!(decoder.feed(&stream.concat()), stream.concat().len());
+    for index in 0..3 {
+        if index == 2 {
+            assert!(matches!(decoder.next(), Ok(Some(Item::Message(Message::Have(5))))));
+        }
+        assert!(matches!(decoder.next(), Ok(Some(Item::PieceHeader(h))) if h == header(index)));
+        decoder.receive(pool.take(BLOCK_LEN).unwrap()).unwrap();
+        let Ok(Some(Item::Body(buf))) = decoder.next() else { panic!("block {index}") };
+        assert_eq!(buf.as_slice(), body(u8::try_from(index).unwrap()));
+        assert_eq!(buf.as_slice().as_ptr() == places[index as usize], index < 2, "block {index}");
+        pool.give(buf);
+    }
+    while let Some(buf) = decoder.take_spare() {
+        pool.give(buf);
+    }
+    assert_eq!(pool.lent(), 0);
 }
 
 /// Wherever a connection ends, the buffer that was handed over can be had back.
@@ -332,7 +420,7 @@ fn buffers_come_back() {
         assert!(decoder.take_buf().is_none());
         decoder.feed(&stream[cut..]);
         assert!(matches!(decoder.next(), Ok(Some(Item::Message(Message::Choke)))));
-        assert!(decoder.into_buf().is_none());
+        assert!(decoder.take_spare().is_none());
     }
     // Answers that do not fit come back at once, and the body is passed over.
     let mut decoder = Decoder::new(None);

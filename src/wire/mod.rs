@@ -12,6 +12,7 @@ mod extended;
 mod frame;
 mod handshake;
 mod hashes;
+mod lookahead;
 mod message;
 mod metadata;
 mod notices;
@@ -19,7 +20,7 @@ mod outbox;
 mod pex;
 
 pub use client_name::client_name;
-pub use decoder::{Decoder, Item, PieceHeader};
+pub use decoder::{Decoder, Item, PieceHeader, Places};
 pub use extended::{
     DEFAULT_REQUEST_QUEUE, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, ExtensionIds, MAX_REQUEST_QUEUE,
 };
