@@ -3,6 +3,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::write::MIN_MAPPED;
 use super::{Backend, Choice, Options, Preallocate, Storage, StorageError};
 use crate::sys::{self, Access, Allocation, Dir, FileSystem};
 
@@ -31,7 +32,8 @@ pub(super) fn choose(dir: &Dir, options: &Options) -> Choice {
 
 impl Storage {
     /// Makes ready to write: compares the free space with what is missing, makes folders and empty files, cuts longer
-    /// ones (only with [`Options::overwrite`]), and takes the space of all wanted files unless they are to be sparse.
+    /// ones (only with [`Options::overwrite`]), and takes the space of all wanted files unless they are to be sparse,
+    /// small ones apart: those are never mapped, so a full disk is an error of the write, and there may be a great many.
     /// What lies in the files stays. May take a while. In a read-only storage it does nothing.
     ///
     /// # Errors
@@ -44,7 +46,7 @@ impl Storage {
         self.check_space()?;
         self.make_folders()?;
         let allocate = self.options.preallocate == Preallocate::Full;
-        let mut supported = true;
+        let (mut supported, mut tried) = (true, false);
         for (number, file) in (0u32..).zip(&self.files) {
             if !file.wanted {
                 continue;
@@ -57,9 +59,13 @@ impl Storage {
                 if found.is_none() {
                     self.open_to_write(number)?;
                 }
-            } else if allocate && supported {
+            } else if allocate && supported && file.length >= MIN_MAPPED {
                 supported = self.allocate(number, file.length, found)?;
                 file.allocated.store(supported, Ordering::Relaxed);
+            } else if allocate && !tried {
+                // One is enough to find out that nothing may be written here.
+                self.open_to_write(number)?;
+                tried = true;
             }
         }
         if !supported {

@@ -114,16 +114,16 @@ fn every_way_of_writing() {
 #[test]
 fn existing_bytes_survive_preparing() {
     let dir = tempfile::tempdir().unwrap();
-    let layout = layout(16_384, &[100_000, 5]);
+    let layout = layout(16_384, &[1_000_000, 5]);
     let path = dir.path().join("torrent/d0/f0");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, b"here before").unwrap();
     let storage = open(&dir, &layout, Options::default()).unwrap();
     storage.prepare().unwrap();
     let bytes = std::fs::read(&path).unwrap();
-    assert_eq!((&bytes[..11], bytes.len()), (b"here before".as_slice(), 100_000));
+    assert_eq!((&bytes[..11], bytes.len()), (b"here before".as_slice(), 1_000_000));
     let taken = path.metadata().unwrap().blocks() * 512;
-    assert!(taken >= 100_000 || storage.backend() == Backend::Pwrite, "{taken}");
+    assert!(taken >= 1_000_000 || storage.backend() == Backend::Pwrite, "{taken}");
 }
 
 #[test]
@@ -414,6 +414,22 @@ fn space_that_cannot_be_taken_is_given_back() {
     assert_eq!(storage.allocate(1, 900_000, None).unwrap_err().kind(), ErrorKind::Full);
     assert!(!disk.0.path().join("torrent/d1/f1").exists());
     assert_eq!(storage.prepare().unwrap_err().kind(), ErrorKind::Full, "and the check sees it");
+}
+
+/// More files than are synced one by one: the same promises.
+#[test]
+fn many_files_are_synced_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(16_384, &[1_000; 200]);
+    let storage = open(&dir, &layout, Options::default()).unwrap();
+    storage.prepare().unwrap();
+    write_all(&storage, &layout, &content(&layout));
+    storage.sync().unwrap();
+    assert!(storage.unsynced().files.is_empty());
+    write_all(&storage, &layout, &content(&layout));
+    std::fs::remove_file(dir.path().join("torrent/d1/f1")).unwrap();
+    assert!(storage.sync().unwrap_err().to_string().contains("removed"));
+    assert_eq!(storage.unsynced().files, [1], "what failed stays to be synced");
 }
 
 #[test]

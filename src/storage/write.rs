@@ -8,7 +8,7 @@ use crate::base::PieceIndex;
 use crate::sys;
 
 /// Shorter files are not mapped: a map costs more than the few writes it saves (libtorrent's limit, 40 blocks).
-const MIN_MAPPED: u64 = 40 * 16_384;
+pub(super) const MIN_MAPPED: u64 = 40 * 16_384;
 
 impl Storage {
     /// Writes a verified piece. `data` is its bytes in order, from its first; what goes beyond the piece, and what is

@@ -11,6 +11,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
+    /// The same, open to be read, if that is allowed: a sync of its file system tells of the errors since this was opened.
+    readable: Option<OwnedFd>,
     path: PathBuf,
 }
 
@@ -35,7 +37,8 @@ impl Dir {
     /// As the system says; also if it is no folder.
     pub fn open(path: &Path) -> io::Result<Self> {
         let fd = rustix::fs::open(path, passing(FOLDER), Mode::empty())?;
-        Ok(Self { fd, path: path.to_path_buf() })
+        let readable = rustix::fs::openat(&fd, ".", FOLDER | OFlags::RDONLY, Mode::empty()).ok();
+        Ok(Self { fd, readable, path: path.to_path_buf() })
     }
 
     /// Where it is, as the user named it.
@@ -142,6 +145,11 @@ impl Dir {
     /// The folder itself, for questions about its file system.
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
+    }
+
+    /// The folder itself, open to be read.
+    pub(super) fn readable(&self) -> Option<&OwnedFd> {
+        self.readable.as_ref()
     }
 
     /// Does something to the last name of `path`, in the folder that the names before lead to.

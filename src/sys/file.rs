@@ -46,6 +46,22 @@ pub fn write_at(file: &File, slices: &[&[u8]], mut offset: u64) -> io::Result<()
     Ok(())
 }
 
+/// Has the system begin to write what it holds of the file to disk. May wait while the disk's queue is full. Does nothing
+/// where a system knows no such call.
+pub fn start_writing_back(file: &File) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        #[allow(unsafe_code, reason = "no crate in use has this call")]
+        // SAFETY: has no conditions; the descriptor is open as long as `file` is borrowed. A length of 0 is all.
+        unsafe {
+            libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
 /// What distinguishes this state of a file from another.
 pub fn stamp(stat: &Stat) -> FileStamp {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "the types differ from system to system")]
@@ -54,16 +70,6 @@ pub fn stamp(stat: &Stat) -> FileStamp {
         mtime_ns: (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
         inode: u64::from(stat.st_ino),
     }
-}
-
-/// Whether a name and an open file are the same file.
-///
-/// # Errors
-/// As the system says.
-pub fn same_file(named: &Stat, open: &File) -> io::Result<bool> {
-    let open = open.metadata()?;
-    #[allow(clippy::useless_conversion, reason = "the types differ from system to system")]
-    Ok(u64::from(named.st_ino) == open.ino() && u64::try_from(named.st_dev).ok() == Some(open.dev()))
 }
 
 /// The number of an open file within its file system.

@@ -14,9 +14,9 @@ mod space;
 pub use device::{bind_client, bind_socket};
 pub use dir::{Access, Dir};
 pub use file::{
-    Cached, data_from, inode, is_cached, is_executable, make_executable, path_of, private, read_at, same_file,
-    send_file, stamp, will_need, write_at,
+    Cached, data_from, inode, is_cached, is_executable, make_executable, path_of, private, read_at, send_file, stamp,
+    start_writing_back, will_need, write_at,
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
 pub use signals::{StopSignal, StopSignals};
-pub use space::{Allocation, FileSystem, allocate, available, file_system};
+pub use space::{Allocation, FileSystem, allocate, available, file_system, sync_file_system};

@@ -86,3 +86,17 @@ pub fn allocate(file: &File, len: u64) -> io::Result<Allocation> {
         }
     }
 }
+/// Writes all that the folder's file system holds in memory to disk, others' bytes too, and waits for it. False where a
+/// system knows no such call, or does not tell of errors.
+///
+/// # Errors
+/// As the system says: also for an error since the folder was opened.
+pub fn sync_file_system(dir: &super::Dir) -> std::io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    if let Some(fd) = dir.readable() {
+        rustix::fs::syncfs(fd)?;
+        return Ok(true);
+    }
+    let _ = dir;
+    Ok(false)
+}

@@ -25,6 +25,9 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ...or when so many bytes of it have gathered.
 const SAVE_BYTES: u64 = 256 << 20;
 
+/// The disk begins to write when so many bytes more have gathered, so that the sync at the end is short.
+const WRITE_BACK_BYTES: u64 = 64 << 20;
+
 /// Fewer peers than this, known and connected, are reason to ask trackers for more.
 const FEW_PEERS: u32 = 20;
 
@@ -44,10 +47,14 @@ struct Task {
     missing: Vec<u32>,
     /// Bytes verified since the last save.
     unsaved: u64,
+    /// Those of them that the disk has not been told to write.
+    held_back: u64,
     last_save: Instant,
     saving: Option<Saving>,
     /// When all that is wanted was there.
     completed: Option<Instant>,
+    /// The last save was of a torrent that has ended, and nothing has happened since.
+    saved_for_good: bool,
 }
 
 /// A save under way at the disk threads.
@@ -208,9 +215,11 @@ impl Task {
             saved,
             missing,
             unsaved: 0,
+            held_back: 0,
             last_save: now,
             saving: None,
             completed: None,
+            saved_for_good: false,
         }
     }
 
@@ -286,11 +295,16 @@ impl Task {
                 return Some(Left::Done);
             }
         }
-        let due = self.unsaved >= SAVE_BYTES || (self.unsaved > 0 && self.last_save.elapsed() >= SAVE_INTERVAL);
-        if due && self.saving.is_none() {
-            self.saving = Some(self.start_save(false));
+        if self.unsaved > 0 && self.last_save.elapsed() >= SAVE_INTERVAL {
+            self.save_aside();
         }
         None
+    }
+
+    fn save_aside(&mut self) {
+        if self.saving.is_none() {
+            self.saving = Some(self.start_save(false));
+        }
     }
 
     fn totals(&self) -> Totals {
@@ -324,13 +338,25 @@ impl Task {
     fn handle_news(&mut self) -> bool {
         let news = self.shared.take_news();
         for piece in &news.pieces {
-            self.unsaved += u64::from(self.shared.storage.geometry().data_len(*piece));
+            let len = u64::from(self.shared.storage.geometry().data_len(*piece));
+            self.unsaved += len;
+            self.held_back += len;
             let bytes = opening::bytes_of(&self.shared.storage, std::iter::once(*piece));
             self.inner.have_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.inner.tell(Event::Piece { piece: piece.get() });
         }
         self.tell_whole_files(&news.pieces);
-        news.complete
+        if news.complete {
+            return true;
+        }
+        if self.unsaved >= SAVE_BYTES {
+            self.save_aside();
+        } else if self.held_back >= WRITE_BACK_BYTES {
+            self.held_back = 0;
+            let storage = self.shared.storage.clone();
+            drop(self.shared.disk.call(move || storage.start_writing_back()));
+        }
+        false
     }
 
     fn tell_whole_files(&mut self, pieces: &[PieceIndex]) {
@@ -361,6 +387,7 @@ impl Task {
         self.inner.tell(Event::Complete);
         self.trackers.handle_completed(Instant::now());
         if self.spec.torrent.seed.is_none() {
+            self.saved_for_good = news;
             return Some(Left::Done);
         }
         self.inner.tell(Event::Seeding);
@@ -378,6 +405,7 @@ impl Task {
     /// The same without waiting. One at a time.
     fn start_save(&mut self, clean: bool) -> Saving {
         self.unsaved = 0;
+        self.held_back = 0;
         self.last_save = Instant::now();
         let totals = self.shared.turn_quietly(|swarm| swarm.totals(Instant::now()));
         let mut saved = self.saved.clone();
@@ -432,6 +460,9 @@ impl Task {
         self.handle_news();
         let totals = self.totals();
         let farewell = async {
+            if self.saved_for_good {
+                return;
+            }
             if let Err(failure) = self.save(true).await {
                 tracing::warn!(%failure, "could not save");
             }
