@@ -367,6 +367,14 @@ impl Drop for Tmpfs {
     }
 }
 
+/// Other tests start processes, which hold what is open here, removed files too, until they have become another program.
+fn wait_for_space(dir: &Dir) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while crate::sys::available(dir).is_some_and(|free| free < 2_000_000) && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_disk_that_fills_up_is_an_error() {
     let Some(disk) = Tmpfs::mount("3m") else { return };
@@ -374,6 +382,7 @@ fn a_disk_that_fills_up_is_an_error() {
     let content = content(&layout);
     for (backend, preallocate) in [(Backend::Mmap, Preallocate::Full), (Backend::Pwrite, Preallocate::Sparse)] {
         let storage = open(&disk.0, &layout, Options { backend, preallocate, ..Options::default() }).unwrap();
+        wait_for_space(&storage.dir);
         storage.prepare().unwrap();
         let path = storage.file_path(0).unwrap();
         // Holes in the preallocated file, and the space behind them gone.
@@ -388,13 +397,7 @@ fn a_disk_that_fills_up_is_an_error() {
         let failed = (0..pieces.len()).find_map(|n| write(n).err()).unwrap();
         assert_eq!((failed.kind(), &failed.path), (ErrorKind::Full, &path), "{failed}");
         std::fs::remove_file(filler).unwrap();
-        // Other tests start processes, which hold what is open here until they have become another program.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while crate::sys::available(&storage.dir).is_some_and(|free| free < 2_000_000)
-            && std::time::Instant::now() < deadline
-        {
-            std::thread::yield_now();
-        }
+        wait_for_space(&storage.dir);
         write_all(&storage, &layout, &content);
         assert_reads_back(&storage, &layout, &content);
         std::fs::remove_file(path).unwrap();
