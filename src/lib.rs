@@ -55,14 +55,15 @@
 //! 1. *Wake.* A connection is one task (`torrent/conn.rs`). It waits for its socket, for a signal that its outbox has
 //!    something, for a read from disk, or for a rate limit.
 //! 2. *Read.* One vectored read into [`Decoder::buffers`](wire::Decoder::buffers): while the body of a block is under
-//!    way, the kernel copies it straight into that block's [`BlockBuf`](base::BlockBuf).
+//!    way, the kernel copies it straight into that block's [`BlockBuf`](base::BlockBuf). On a fast connection the read is
+//!    laid out for the blocks that were asked for next as well (`wire/lookahead.rs`, `swarm/ahead.rs`).
 //! 3. *Decide.* For all that the read brought, the swarm's lock is taken once (`Shared::turn` in `torrent/shared.rs`).
 //!    [`receive_into`](swarm::Swarm::receive_into) gives each announced body a buffer or discards it,
 //!    [`handle_block`](swarm::Swarm::handle_block) moves the block into its piece,
 //!    [`handle_turn`](swarm::Swarm::handle_turn) asks for more, as frames in the [`Outbox`](wire::Outbox).
 //! 4. *Carry out.* What the swarm decided ([`Action`](swarm::Action)) is collected under the lock and done after it: a
 //!    piece that is full goes to the disk threads as one [`Job`](disk::Job), peers that have frames waiting are woken.
-//! 5. *Verify.* A disk thread takes several pieces that wait, hashes them together
+//! 5. *Verify.* A disk thread gathers pieces for some milliseconds (`disk/pool.rs`), hashes them together
 //!    ([`check_pieces`](hash::check_pieces)), writes the good ones ([`Storage::write_piece`](storage::Storage::write_piece))
 //!    and posts the verdicts to the torrent's [`Completions`](disk::Completions) (`disk/work.rs`).
 //! 6. *Account.* The torrent's task (`torrent/task.rs`) drains them into
