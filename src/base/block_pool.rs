@@ -89,6 +89,11 @@ impl BlockPool {
         self.lent
     }
 
+    /// Buffers that may be lent in all.
+    pub fn ceiling(&self) -> usize {
+        self.ceiling
+    }
+
     /// Buffers that may still be lent.
     pub fn left(&self) -> usize {
         self.ceiling.saturating_sub(self.lent)

@@ -187,6 +187,7 @@ impl Swarm {
         if peer.receiving.is_some() {
             // The buffer went down with the connection.
             self.pool.forget(1);
+            self.receiving = self.receiving.saturating_sub(1);
         }
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.disconnected(key);

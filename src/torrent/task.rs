@@ -16,7 +16,7 @@ use crate::base::{Bitfield, PieceIndex};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
 use crate::net::tracker::TrackerClient;
 use crate::storage::{Progress, StorageError};
-use crate::swarm::{self, Source, Swarm, SwarmConfig};
+use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
 use crate::tracker::Totals;
 
 /// What was verified is synced and noted down at least so often...
@@ -304,16 +304,29 @@ impl Task {
         let mut failure = None;
         self.shared.turn(|swarm, now| {
             for done in done.drain(..) {
-                if let Done::Verified { piece, verdict, blocks } = done {
-                    let verdict = match verdict {
-                        Verdict::Good => swarm::Verdict::Good,
-                        Verdict::Bad => swarm::Verdict::Bad,
-                        Verdict::DiskFailed(error) => {
-                            failure = Some(Failure::from(error));
-                            swarm::Verdict::DiskFailed
-                        }
-                    };
-                    swarm.handle_verdict(now, piece, &verdict, blocks);
+                match done {
+                    Done::Verified { piece, verdict, blocks } => {
+                        let verdict = match verdict {
+                            Verdict::Good => swarm::Verdict::Good,
+                            Verdict::Bad => swarm::Verdict::Bad,
+                            Verdict::DiskFailed(error) => {
+                                failure = Some(Failure::from(error));
+                                swarm::Verdict::DiskFailed
+                            }
+                        };
+                        swarm.handle_verdict(now, piece, &verdict, blocks);
+                    }
+                    Done::Spilled { piece, begin, outcome, blocks } => {
+                        let outcome = outcome.map_or_else(
+                            |error| {
+                                failure = Some(Failure::from(error));
+                                Spilled::DiskFailed
+                            },
+                            Spilled::Written,
+                        );
+                        swarm.handle_spilled(now, piece, begin, &outcome, blocks);
+                    }
+                    Done::Synced(_) => {}
                 }
             }
         });
@@ -419,7 +432,7 @@ impl Task {
         self.shared.turn(|swarm, _| swarm.stop());
         // Pieces at the disk threads are not lost.
         let mut done = Vec::new();
-        while self.shared.turn_quietly(|swarm| swarm.is_verifying()) && Instant::now() < deadline {
+        while self.shared.turn_quietly(|swarm| swarm.awaits_disk()) && Instant::now() < deadline {
             tokio::select! {
                 () = self.shared.verdicts.ready() => {}
                 () = tokio::time::sleep_until(deadline.into()) => break,
