@@ -42,7 +42,7 @@ fn some(geometry: &Geometry, rng: &mut fastrand::Rng, percent: u8) -> Bitfield {
 
 fn ask(peer: &Peer) -> Ask<'_> {
     let Peer { key, have, fast, .. } = peer;
-    Ask { peer: *key, have, allowed: None, suggested: &[], count: 1, may_open: usize::MAX, fast: *fast }
+    Ask { peer: *key, have, allowed: None, suggested: &[], count: 1, may_open: usize::MAX, fast: *fast, rate: 0 }
 }
 
 impl World {

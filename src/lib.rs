@@ -70,7 +70,9 @@
 //!    [`handle_verdict`](swarm::Swarm::handle_verdict): buffers go back to the pool, those who lack the piece are told
 //!    `have`, those who sent a bad block are blamed. Then events are told, and resume data is saved now and then.
 //!
-//! What waits is bounded by the buffers of the [`BlockPool`](base::BlockPool): without one, no piece is begun.
+//! What waits is bounded by the buffers of the [`BlockPool`](base::BlockPool): nothing is asked for that has none. A piece
+//! for which there is not enough memory, or which nobody goes on with, is *spilled* (`swarm/memory.rs`): its blocks are
+//! written unverified, and it is hashed from the disk, and only then had, when all of it is there.
 //!
 //! # A request, from disk to socket
 //!
@@ -99,6 +101,7 @@
 //! | extensions (BEP 10) and peer exchange (BEP 11) | `wire/extended.rs`, `wire/pex.rs` |
 //! | which piece next; endgame | `swarm/picker/` |
 //! | how many requests, timeouts, snubbing | `swarm/requests.rs` |
+//! | memory for blocks, pieces that do not fit | `swarm/memory.rs`, `swarm/partial.rs` |
 //! | who is unchoked | `swarm/choker.rs`, `swarm/upload_slots.rs` |
 //! | whom to dial; back-off; bans | `swarm/candidates.rs`, `swarm/address_filter.rs`, `swarm/bans.rs` |
 //! | who sent the bad block | `swarm/blame.rs` |

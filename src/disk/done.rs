@@ -35,8 +35,8 @@ pub enum Done {
         piece: PieceIndex,
         /// Byte of the piece at which they begin.
         begin: u32,
-        /// What came of it.
-        outcome: Result<(), StorageError>,
+        /// What came of it: when they are written, their digests.
+        outcome: Result<Vec<u64>, StorageError>,
         /// The blocks, to be used again.
         blocks: Vec<BlockBuf>,
     },

@@ -35,6 +35,8 @@ pub enum Job {
         begin: u32,
         /// The blocks.
         blocks: Vec<BlockBuf>,
+        /// For the [`keyed_digests`](crate::hash::keyed_digests) of the blocks that come back in their stead.
+        digest_key: [u8; 16],
         /// Where the answer goes.
         completions: Arc<Completions>,
     },

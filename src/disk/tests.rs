@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::base::{BlockBuf, BlockPool, Geometry, PieceIndex};
-use crate::hash::{Expected, sha1};
+use crate::hash::{Expected, keyed_digests, sha1};
 use crate::storage::{Layout, LayoutFile, Options, Place, Storage};
 
 struct Bench {
@@ -110,6 +110,7 @@ async fn spilled_pieces_are_hashed_from_the_disk() {
         piece,
         begin,
         blocks,
+        digest_key: [5; 16],
         completions: completions.clone(),
     };
     let verify = || Job::VerifyStored {
@@ -121,9 +122,11 @@ async fn spilled_pieces_are_hashed_from_the_disk() {
     disk.push(spill(0, blocks));
     disk.push(verify());
     let done = collect(&completions, 2).await;
-    let [Done::Spilled { outcome: Ok(()), .. }, Done::Verified { verdict: Verdict::Bad, .. }] = &done[..] else {
+    let [Done::Spilled { outcome: Ok(digests), blocks, .. }, Done::Verified { verdict: Verdict::Bad, .. }] = &done[..]
+    else {
         panic!("{done:?}")
     };
+    assert_eq!(*digests, keyed_digests(&[5; 16], &blocks.iter().map(|b| b.as_slice()).collect::<Vec<_>>()));
     disk.push(spill(49_152, last));
     disk.push(verify());
     let done = collect(&completions, 2).await;

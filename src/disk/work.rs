@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::{Completions, Done, Job, ReadDone, ToVerify, Verdict};
 use crate::base::{Block, PieceIndex};
-use crate::hash::{Expected, Hashed, PieceBytes, PieceHasher, check_pieces};
+use crate::hash::{Expected, Hashed, PieceBytes, PieceHasher, check_pieces, keyed_digests};
 use crate::storage::{Storage, StorageError};
 
 /// Bytes read at a time of a piece that is hashed from the disk.
@@ -79,9 +79,12 @@ pub(super) fn run(job: Job) {
             };
             completions.push(Done::Verified { piece, verdict, blocks: Vec::new() });
         }
-        Job::Spill { storage, piece, begin, blocks, completions } => {
+        Job::Spill { storage, piece, begin, blocks, digest_key, completions } => {
             let slices: Vec<&[u8]> = blocks.iter().map(|b| b.as_slice()).collect();
-            let outcome = guarded(&storage, "write blocks", || storage.write_part(piece, begin, &slices));
+            let outcome = guarded(&storage, "write blocks", || {
+                storage.write_part(piece, begin, &slices)?;
+                Ok(keyed_digests(&digest_key, &slices))
+            });
             completions.push(Done::Spilled { piece, begin, outcome, blocks });
         }
         Job::Read { storage, blocks, mut buf, answer } => {

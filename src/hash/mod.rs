@@ -56,6 +56,15 @@ pub fn sha1_many(messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
     Tier::in_use().sha1_many(messages)
 }
 
+/// The first eight bytes of SHA-1 over `key` and each block, in their order: fingerprints that nobody can aim at who does
+/// not know the key.
+pub fn keyed_digests(key: &[u8; 16], blocks: &[&[u8]]) -> Vec<u64> {
+    let messages: Vec<[&[u8]; 2]> = blocks.iter().map(|block| [key.as_slice(), *block]).collect();
+    let messages: Vec<Slices<'_>> = messages.iter().map(<[_; 2]>::as_slice).collect();
+    let first = |hash: [u8; 20]| hash.iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte));
+    sha1_many(&messages).into_iter().map(first).collect()
+}
+
 /// SHA-256 of many messages, in their order. Those of equal length are hashed together where the processor can.
 pub fn sha256_many(messages: &[Slices<'_>]) -> Vec<[u8; 32]> {
     Tier::in_use().sha256_many(messages)

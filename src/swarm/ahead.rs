@@ -11,12 +11,11 @@ impl Swarm {
     /// Tells `decoder` which blocks `key` will probably send next, at most `reach` of them, and lends it the buffers. Peers
     /// answer in the order in which they were asked, nearly always; nothing depends on it.
     pub fn look_ahead(&mut self, key: PeerKey, decoder: &mut Decoder, reach: usize) {
+        // What is asked for must find a buffer even if it comes to another place than was thought.
+        let share = (self.pool.ceiling() / LENT_SHARE).saturating_sub(self.lent_ahead);
+        let mut may_lend = (self.spare() / 2).min(share);
         let Some(peer) = self.peers.at_mut(key) else { return };
         let begun = decoder.reset_expected();
-        // What open pieces still lack must find room.
-        let plenty = self.pool.left().saturating_sub(self.picker.open_missing_blocks());
-        let share = (self.pool.ceiling() / LENT_SHARE).saturating_sub(self.lent_ahead);
-        let mut may_lend = plenty.min(share);
         let mut wanted = reach.saturating_sub(usize::from(begun.is_some()));
         for asked in &peer.asked {
             if wanted == 0 {

@@ -22,10 +22,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sha1::{Digest, Sha1};
-
 use super::bans::Identity;
 use crate::base::{PeerKey, PieceIndex};
+use crate::hash::keyed_digests;
 
 /// The most block digests remembered, over all pieces: 4 GiB of suspicious data in some 4 MiB of memory. Oldest pieces
 /// are dropped first.
@@ -102,18 +101,17 @@ struct Attempt {
 }
 
 impl Blame {
-    /// No evidence. `seed` is the secret of [`Blame::digest`]: 16 random bytes.
+    /// No evidence. `seed` is the secret of [`Blame::digests`]: 16 random bytes.
     pub fn new(seed: [u8; 16]) -> Self {
         Self { key: seed, cases: BTreeMap::new(), by_age: VecDeque::new(), digests: 0, scores: BTreeMap::new() }
     }
 
-    /// The keyed digest of a block, for [`Blame::failed`] and [`Blame::verified`]. The key can be handed to another thread:
-    /// [`block_digest`].
-    pub fn digest(&self, block: &[u8]) -> u64 {
-        block_digest(&self.key, block)
+    /// The keyed digests of blocks, for [`Blame::failed`] and [`Blame::verified`].
+    pub fn digests<'a>(&self, blocks: impl IntoIterator<Item = &'a [u8]>) -> Vec<u64> {
+        keyed_digests(&self.key, &blocks.into_iter().collect::<Vec<_>>())
     }
 
-    /// The secret for [`block_digest`].
+    /// The secret of [`Blame::digests`], for another thread that has the bytes at hand: [`keyed_digests`].
     pub fn digest_key(&self) -> [u8; 16] {
         self.key
     }
@@ -248,12 +246,6 @@ fn identities(senders: &[Sender]) -> Vec<Identity> {
     identities
 }
 
-/// The first eight bytes of SHA-1 over key and block: for any thread that has the bytes at hand.
-pub fn block_digest(key: &[u8; 16], block: &[u8]) -> u64 {
-    let hash = Sha1::new().chain_update(key).chain_update(block).finalize();
-    hash.iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -274,9 +266,10 @@ mod tests {
 
     #[test]
     fn digests_are_keyed() {
-        assert_eq!(block_digest(&[1; 16], b"block"), Blame::new([1; 16]).digest(b"block"));
-        assert_ne!(block_digest(&[1; 16], b"block"), block_digest(&[2; 16], b"block"));
-        assert_ne!(block_digest(&[1; 16], b"block"), block_digest(&[1; 16], b"blocK"));
+        let digest = |key, block: &'static [u8]| Blame::new(key).digests([block]);
+        assert_eq!(digest([1; 16], b"block"), keyed_digests(&Blame::new([1; 16]).digest_key(), &[b"block"]));
+        assert_ne!(digest([1; 16], b"block"), digest([2; 16], b"block"));
+        assert_ne!(digest([1; 16], b"block"), digest([1; 16], b"blocK"));
     }
 
     #[test]

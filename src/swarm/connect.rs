@@ -185,7 +185,9 @@ impl Swarm {
         self.picker.release_peer(key);
         self.picker.remove_peer(peer.counted, &peer.have);
         // These buffers went down with the connection.
-        self.pool.forget(usize::from(peer.receiving.is_some()) + peer.lent_ahead);
+        let receiving = usize::from(peer.receiving.is_some());
+        self.pool.forget(receiving + peer.lent_ahead);
+        self.receiving = self.receiving.saturating_sub(receiving);
         self.lent_ahead = self.lent_ahead.saturating_sub(peer.lent_ahead);
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.disconnected(key);

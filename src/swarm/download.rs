@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::blame::{Guilty, Sender};
-use super::partial::PartialPiece;
+use super::partial::{Origins, PartialPiece};
 use super::peer::{Asked, Peer};
 use super::picker::{Ask, Received};
 use super::{Action, CloseReason, Misbehaved, Swarm};
@@ -53,10 +53,11 @@ impl Swarm {
         match self.pool.take(block.len()) {
             Some(buf) => {
                 peer.receiving = Some(block);
+                self.receiving += 1;
                 Ok(Receive::Into(block, buf))
             }
             None => {
-                // Blocks of open pieces are within the pool's ceiling, so this is a duplicate asked for in endgame.
+                // What is asked for is within the pool's ceiling, so this comes late, or was asked for twice in endgame.
                 self.totals.wasted += u64::from(block.len());
                 if peer.take_asked(block).is_some() {
                     peer.window.release(now, 1);
@@ -75,7 +76,7 @@ impl Swarm {
             return;
         };
         let sender = Sender { identity: self.candidates.identity(peer.address), key };
-        peer.receiving = None;
+        self.receiving -= usize::from(peer.receiving.take().is_some());
         peer.last_message = now;
         let len = u64::from(block.len());
         peer.down.add(now, len);
@@ -101,7 +102,7 @@ impl Swarm {
                     self.cancel(now, other, block);
                 }
                 if piece_full {
-                    self.verify(block.piece());
+                    self.on_full(block.piece());
                 }
             }
             Received::Duplicate | Received::Unwanted => {
@@ -114,13 +115,14 @@ impl Swarm {
     /// A buffer that [`Swarm::receive_into`] gave was not used: nothing will come of it.
     pub fn handle_unused(&mut self, key: PeerKey, buf: BlockBuf) {
         if let Some(peer) = self.peers.at_mut(key) {
-            peer.receiving = None;
+            self.receiving -= usize::from(peer.receiving.take().is_some());
             self.pool.give(buf);
         }
     }
 
     /// Ends one turn of a connection: asks for more if there is room. Once per turn, not per block.
     pub fn handle_turn(&mut self, now: Instant, key: PeerKey) {
+        self.make_room();
         self.refill(now, key);
     }
 
@@ -134,20 +136,27 @@ impl Swarm {
         Self::wake(&mut self.wakes, key, peer);
     }
 
-    fn verify(&mut self, piece: PieceIndex) {
+    /// The last block of a piece came.
+    fn on_full(&mut self, piece: PieceIndex) {
+        if self.partials.get(&piece).is_some_and(PartialPiece::is_spilled) {
+            return self.finish_spilled(piece);
+        }
         let Some(partial) = self.partials.remove(&piece) else { return };
         debug_assert!(partial.is_full());
-        let (full, senders) = partial.into_full();
-        self.verifying.insert(piece, senders);
+        let (full, origins) = partial.into_full();
+        self.at_disk += full.blocks.len();
+        self.verifying.insert(piece, origins);
         self.actions.push_back(Action::Verify(full));
     }
 
-    /// A disk thread has dealt with a piece; `blocks` are its buffers, with their contents if it was bad.
+    /// A disk thread has dealt with a piece; `blocks` are its buffers, with their contents if it was bad. None if it was
+    /// hashed from the disk.
     pub fn handle_verdict(&mut self, now: Instant, piece: PieceIndex, verdict: &Verdict, blocks: Vec<BlockBuf>) {
-        let senders = self.verifying.remove(&piece).unwrap_or_default();
+        let origins = self.verifying.remove(&piece).unwrap_or_default();
+        self.at_disk -= blocks.len();
         match verdict {
-            Verdict::Good => self.on_good(now, piece, &senders, &blocks),
-            Verdict::Bad => self.on_bad(piece, &senders, &blocks),
+            Verdict::Good => self.on_good(now, piece, &origins, &blocks),
+            Verdict::Bad => self.on_bad(piece, &origins, &blocks),
             Verdict::DiskFailed => {
                 self.picker.abandon(piece);
             }
@@ -155,22 +164,30 @@ impl Swarm {
         for buf in blocks {
             self.pool.give(buf);
         }
+        self.make_room();
         // Buffers are free again for those who had to wait for them; a bad piece is to be had again by anybody.
-        if std::mem::take(&mut self.starved) || matches!(verdict, Verdict::Bad) {
+        if self.starved || matches!(verdict, Verdict::Bad) {
             self.refill_all(now);
         }
     }
 
-    fn on_good(&mut self, now: Instant, piece: PieceIndex, senders: &[Sender], blocks: &[BlockBuf]) {
+    /// The digests of a piece's blocks, by number.
+    fn digests(&self, origins: &Origins, blocks: &[BlockBuf]) -> Vec<u64> {
+        match &origins.digests {
+            Some(digests) => digests.clone(),
+            None => self.blame.digests(blocks.iter().map(BlockBuf::as_slice)),
+        }
+    }
+
+    fn on_good(&mut self, now: Instant, piece: PieceIndex, origins: &Origins, blocks: &[BlockBuf]) {
         if !self.picker.verified(piece) {
             return;
         }
         if self.blame.remembers(piece) {
-            let good: Vec<u64> = blocks.iter().map(|b| self.blame.digest(b.as_slice())).collect();
-            let guilty = self.blame.verified(piece, &good);
+            let guilty = self.blame.verified(piece, &self.digests(origins, blocks));
             self.punish(&guilty);
         }
-        self.blame.passed(senders.iter().map(|s| s.identity));
+        self.blame.passed(origins.senders.iter().map(|s| s.identity));
         self.actions.push_back(Action::Have(piece));
         let mut no_longer_interested = Vec::new();
         for (key, peer) in self.peers.iter_mut() {
@@ -203,12 +220,11 @@ impl Swarm {
         }
     }
 
-    fn on_bad(&mut self, piece: PieceIndex, senders: &[Sender], blocks: &[BlockBuf]) {
+    fn on_bad(&mut self, piece: PieceIndex, origins: &Origins, blocks: &[BlockBuf]) {
         self.totals.wasted += u64::from(self.geometry.data_len(piece));
         self.totals.failed_pieces += 1;
         self.picker.failed(piece);
-        let evidence: Vec<(Sender, u64)> =
-            senders.iter().zip(blocks).map(|(sender, block)| (*sender, self.blame.digest(block.as_slice()))).collect();
+        let evidence = origins.with_digests(&self.digests(origins, blocks));
         let guilty = self.blame.failed(piece, &evidence);
         self.punish(&guilty);
     }
@@ -226,9 +242,9 @@ impl Swarm {
         }
     }
 
-    /// Asks `key` for as many blocks as its window has room for.
+    /// Asks `key` for as many blocks as its window and the memory have room for.
     pub(super) fn refill(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.at_mut(key) else { return };
+        let Some(peer) = self.peers.at(key) else { return };
         if peer.wanted == 0 || peer.snubbed || self.stopping || peer.pause_until.is_some_and(|until| now < until) {
             return;
         }
@@ -239,29 +255,27 @@ impl Swarm {
         if room == 0 {
             return;
         }
-        // What open pieces still lack will need buffers of its own.
-        let may_open = self.pool.left().saturating_sub(self.picker.open_missing_blocks());
-        let piece_length = u64::from(self.geometry.piece_length());
-        // Of a peer that has not shown what it can do yet, the best is assumed, within reason.
-        let fast = match peer.window.rate() {
-            Some(rate) => rate.saturating_mul(OWN_PIECE_SECONDS) >= piece_length,
-            None => piece_length <= LENT_TO_STRANGERS,
-        };
-        let ask = Ask {
-            peer: key,
-            have: &peer.have,
-            allowed: peer.peer_choking.then_some(peer.allowed_in.as_slice()),
-            suggested: &peer.suggested,
-            count: room,
-            may_open,
-            fast,
-        };
+        let (idle, half_idle) = (peer.asked.is_empty(), peer.asked.len() * 2 < peer.window.window());
+        let count = room.min(self.may_ask());
+        self.starved |= count < room;
+        if count == 0 {
+            return;
+        }
         self.picked.clear();
-        self.picker.pick(&ask, &mut self.picked);
+        let may_open = self.may_open();
+        self.pick(key, count, may_open);
+        if self.picked.is_empty() && (idle || half_idle && self.is_tight()) {
+            // Rather than leave it idle, open a piece that there is no room for: what comes of it will be spilled.
+            let may_open = self.may_open_anyway(may_open);
+            if may_open > 0 {
+                self.pick(key, count, may_open);
+            }
+        }
         self.starved |= self.picked.len() < room && may_open < room;
         if self.picked.is_empty() {
             return;
         }
+        let Some(peer) = self.peers.at_mut(key) else { return };
         for block in &self.picked {
             peer.asked.push_back(Asked { block: *block, at: now });
             peer.outbox.push(&Message::request(*block));
@@ -270,12 +284,42 @@ impl Swarm {
         Self::wake(&mut self.wakes, key, peer);
     }
 
+    /// Chooses up to `count` blocks for `key`, into `picked`.
+    fn pick(&mut self, key: PeerKey, count: usize, may_open: usize) {
+        let Some(peer) = self.peers.at(key) else { return };
+        let piece_length = u64::from(self.geometry.piece_length());
+        let rate = peer.window.rate();
+        // Of a peer that has not shown what it can do yet, the best is assumed, within reason.
+        let fast = match rate {
+            Some(rate) => rate.saturating_mul(OWN_PIECE_SECONDS) >= piece_length,
+            None => piece_length <= LENT_TO_STRANGERS,
+        };
+        let ask = Ask {
+            peer: key,
+            have: &peer.have,
+            allowed: peer.peer_choking.then_some(peer.allowed_in.as_slice()),
+            suggested: &peer.suggested,
+            count,
+            may_open,
+            fast,
+            rate: rate.unwrap_or(0),
+        };
+        self.picker.pick(&ask, &mut self.picked);
+    }
+
     /// Asks everybody who has room: something has become free that others may take.
     pub(super) fn refill_all(&mut self, now: Instant) {
         if self.picker.is_complete() {
             return;
         }
-        for key in self.peers.keys() {
+        let mut keys = self.peers.keys();
+        if self.starved && !keys.is_empty() {
+            // When there is not enough for all, it is not always the same that come first.
+            self.first_refilled = (self.first_refilled + 1) % keys.len();
+            keys.rotate_left(self.first_refilled);
+        }
+        self.starved = false;
+        for key in keys {
             self.refill(now, key);
         }
     }

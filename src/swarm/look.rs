@@ -96,7 +96,7 @@ impl Swarm {
             interesting: count(peers().filter(interesting).count()),
             choking: count(peers().filter(interesting).filter(|p| p.peer_choking).count()),
             candidates: count(self.candidates.len()),
-            block_memory: self.pool.lent() as u64 * u64::from(crate::base::BLOCK_LEN),
+            block_memory: self.block_memory(),
             down_rate: self.totals.down.rate(now),
             up_rate: self.totals.up.rate(now),
             downloaded: self.totals.down.total(),
@@ -105,6 +105,11 @@ impl Swarm {
             failed_pieces: self.totals.failed_pieces,
             banned: self.totals.banned,
         }
+    }
+
+    /// Bytes of blocks in memory: being received, waiting for their piece to be whole, or at the disk threads.
+    pub fn block_memory(&self) -> u64 {
+        self.pool.lent() as u64 * u64::from(crate::base::BLOCK_LEN)
     }
 
     /// Every connection.
@@ -130,11 +135,6 @@ impl Swarm {
     /// One connection's program, printable.
     pub fn client(&self, key: PeerKey) -> Option<(SocketAddr, String)> {
         self.peers.at(key).map(|peer| (peer.address, peer.client.clone()))
-    }
-
-    /// Whether pieces are at the disk threads.
-    pub fn is_verifying(&self) -> bool {
-        !self.verifying.is_empty()
     }
 
     /// Addresses worth trying first another time.

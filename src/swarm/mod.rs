@@ -13,6 +13,7 @@
 //! | `receive` | messages: what peers have, want and can do |
 //! | `download` | asking for blocks, taking them, verdicts about pieces |
 //! | `ahead` | laying reads out for the blocks to come |
+//! | `memory` | how many blocks may be asked for, what is written early to make room |
 //! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
 //! | `tick` | all that happens because time passes |
@@ -31,6 +32,7 @@ pub mod choker;
 mod connect;
 mod download;
 mod look;
+mod memory;
 mod partial;
 mod peer;
 pub mod peer_priority;
@@ -54,7 +56,8 @@ pub use candidates::Source;
 pub use connect::Refused;
 pub use download::{Receive, Verdict};
 pub use look::{PeerSummary, Totals};
-pub use partial::FullPiece;
+pub use memory::Spilled;
+pub use partial::{FullPiece, Spill};
 pub use peer::NewPeer;
 pub use picker::{Picker, Priority};
 
@@ -72,7 +75,8 @@ pub struct SwarmConfig {
     pub listen_port: Option<u16>,
     /// Connections, at most.
     pub max_peers: usize,
-    /// Bytes of blocks that may wait for their piece to be complete, verified and written.
+    /// Bytes of blocks that may wait for their piece to be complete, verified and written; rounded up to whole blocks,
+    /// and never exceeded. Blocks of pieces that do not fit are written before they are verified.
     pub block_memory: u64,
     /// Bytes per second that may be sent, if limited: the number of unchoked peers follows from it.
     pub limit_up: Option<u64>,
@@ -89,6 +93,10 @@ pub struct SwarmConfig {
 pub enum Action {
     /// Hash the piece, write it if it is right, and report by [`Swarm::handle_verdict`].
     Verify(FullPiece),
+    /// Write blocks of a piece that is not whole, in no order with others, and report by [`Swarm::handle_spilled`].
+    Spill(Spill),
+    /// Hash a piece all of whose blocks were spilled, from the disk, and report by [`Swarm::handle_verdict`].
+    VerifyStored(PieceIndex),
     /// Connect to this address, and report by [`Swarm::handle_connected`] or [`Swarm::handle_dial_failed`].
     Dial(SocketAddr),
     /// Close the connection, and report by [`Swarm::handle_closed`].
@@ -177,8 +185,12 @@ pub struct Swarm {
     super_seed: Option<super_seed::SuperSeed>,
     /// Pieces of which some blocks are here.
     partials: FxHashMap<PieceIndex, partial::PartialPiece>,
-    /// Pieces at the disk threads, and who sent which of their blocks.
-    verifying: FxHashMap<PieceIndex, Vec<blame::Sender>>,
+    /// Pieces at the disk threads to be hashed, and who sent which of their blocks.
+    verifying: FxHashMap<PieceIndex, partial::Origins>,
+    /// Blocks that the disk threads have, to be verified or only to be written.
+    at_disk: usize,
+    /// Blocks whose bytes are on their way into a buffer of the pool.
+    receiving: usize,
     actions: VecDeque<Action>,
     wakes: Vec<PeerKey>,
     /// Reused by [`Picker::pick`].
@@ -187,6 +199,8 @@ pub struct Swarm {
     lent_ahead: usize,
     /// Somebody could ask for more if there were more buffers.
     starved: bool,
+    /// Where the next round through all peers begins.
+    first_refilled: usize,
     /// Connections being opened.
     dialling: usize,
     /// No new connections and no new requests.
@@ -216,13 +230,11 @@ impl Swarm {
         for (piece, priority) in geometry.pieces().zip(priorities) {
             picker.set_priority(piece, *priority);
         }
-        // A pool smaller than two pieces could never finish one while another is being verified.
-        let ceiling = config.block_memory.max(2 * u64::from(geometry.piece_length()));
         let completed = picker.is_complete();
         let super_seed =
             (config.super_seed && have.is_full()).then(|| super_seed::SuperSeed::new(&geometry, rng.u64(..)));
         Self {
-            pool: BlockPool::new(ceiling),
+            pool: BlockPool::new(config.block_memory),
             peers: Slab::default(),
             candidates: candidates::Candidates::new(
                 CandidatesConfig { shared_ips: config.many_per_address, ..CandidatesConfig::default() },
@@ -234,11 +246,14 @@ impl Swarm {
             super_seed,
             partials: FxHashMap::default(),
             verifying: FxHashMap::default(),
+            at_disk: 0,
+            receiving: 0,
             actions: VecDeque::new(),
             wakes: Vec::new(),
             picked: Vec::new(),
             lent_ahead: 0,
             starved: false,
+            first_refilled: 0,
             dialling: 0,
             stopping: false,
             completed,

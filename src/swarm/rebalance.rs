@@ -58,9 +58,11 @@ impl Swarm {
             let (Some(taker), Some(peer)) = (self.peers.at(idle), self.peers.at(*victim)) else { continue };
             // From the back, half of what may be taken, so that the two end at about the same time.
             let spare = peer.asked.len().saturating_sub(LEFT_ALONE);
+            // A piece that failed before stays with its one peer, or nobody would ever know who spoils it.
+            let may_move = |block: &Block| taker.have.has(block.piece()) && !self.picker.is_exclusive(block.piece());
             let tail = peer.asked.iter().rev().take(spare).map(|asked| asked.block);
             let blocks: Vec<Block> =
-                tail.filter(|block| taker.have.has(block.piece())).take(spare.div_ceil(2).min(AT_ONCE)).collect();
+                tail.filter(|block| may_move(block)).take(spare.div_ceil(2).min(AT_ONCE)).collect();
             if blocks.is_empty() {
                 continue;
             }

@@ -104,6 +104,7 @@ impl Swarm {
             return Err(Misbehaved::Flood);
         }
         peer.peer_choking = true;
+        self.picker.disown(key);
         // With the fast extension every request is answered, by data or by a reject (BEP 6). Without it they are void.
         if !peer.fast && !peer.asked.is_empty() {
             let void = peer.asked.len();
@@ -181,6 +182,7 @@ impl Swarm {
             return Ok(());
         }
         self.picker.remove_have(&mut peer.counted, piece);
+        self.picker.disown(key);
         peer.have.clear(piece);
         if self.picker.wants(piece) {
             peer.wanted = peer.wanted.saturating_sub(1);

@@ -41,6 +41,7 @@ impl Swarm {
             self.fill_slots(now);
         }
         self.look_after_super_seeding(now);
+        self.make_room();
         self.refill_all(now);
         self.rebalance(now);
         self.dial(now);

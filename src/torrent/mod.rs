@@ -76,8 +76,8 @@ struct Inner {
 enum Phase {
     Checking(Arc<Progress>),
     Running(Arc<Shared>),
-    Failed(String),
-    Stopped,
+    /// Stopped or failed, and what was there to see at the end.
+    Ended(Box<Status>),
 }
 
 /// What has become of the torrent.
@@ -210,6 +210,12 @@ impl Inner {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
+    /// Nothing moves from now on; what was counted stays to be seen.
+    fn end(&self, state: State, cause: Option<String>) {
+        let last = Status { state, cause, down_rate: 0, up_rate: 0, peers: 0, seeds: 0, eta: None, ..self.status() };
+        self.set_phase(Phase::Ended(Box::new(last)));
+    }
+
     fn tell(&self, event: Event) {
         // Nobody need listen.
         let _ = self.events.send(event);
@@ -233,12 +239,7 @@ impl Inner {
                 status.checked_bytes = progress.bytes.load(Ordering::Relaxed);
                 return status;
             }
-            Phase::Failed(why) => {
-                status.state = State::Failed;
-                status.cause = Some(why.clone());
-                return status;
-            }
-            Phase::Stopped => return status,
+            Phase::Ended(last) => return Status::clone(last),
             Phase::Running(shared) => shared.clone(),
         };
         let (totals, have_pieces, complete) =

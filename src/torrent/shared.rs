@@ -16,7 +16,7 @@ use crate::hash::Expected;
 use crate::metainfo::{Info, Metainfo};
 use crate::net::{dial, handshake};
 use crate::storage::Storage;
-use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Swarm};
+use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Spill, Swarm};
 use crate::wire::{Handshake, Reserved, client_name};
 
 /// How a connection's task is told things.
@@ -68,6 +68,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Outside {
     verify: Vec<FullPiece>,
+    spill: Vec<Spill>,
+    verify_stored: Vec<PieceIndex>,
     dial: Vec<SocketAddr>,
     wake: Vec<Arc<Signal>>,
     news: bool,
@@ -127,6 +129,8 @@ impl Shared {
         while let Some(action) = inner.swarm.poll_action() {
             match action {
                 Action::Verify(full) => outside.verify.push(full),
+                Action::Spill(spill) => outside.spill.push(spill),
+                Action::VerifyStored(piece) => outside.verify_stored.push(piece),
                 Action::Dial(address) => outside.dial.push(address),
                 Action::Close(key, reason) => {
                     if let Some(signal) = inner.signal(key) {
@@ -154,6 +158,12 @@ impl Shared {
         for full in outside.verify {
             self.verify(full);
         }
+        for spill in outside.spill {
+            self.spill(spill);
+        }
+        for piece in outside.verify_stored {
+            self.verify_stored(piece);
+        }
         for signal in outside.wake {
             signal.wake.notify_one();
         }
@@ -177,6 +187,21 @@ impl Shared {
             expected,
             completions: self.verdicts.clone(),
         }));
+    }
+
+    fn spill(&self, spill: Spill) {
+        let Spill { piece, begin, blocks, digest_key } = spill;
+        let (storage, completions) = (self.storage.clone(), self.verdicts.clone());
+        self.disk.push(Job::Spill { storage, piece, begin, blocks, digest_key, completions });
+    }
+
+    fn verify_stored(&self, piece: PieceIndex) {
+        let Some(expected) = expected(&self.metainfo.info, piece) else {
+            debug_assert!(false, "a torrent without all its hashes is not run");
+            return;
+        };
+        let (storage, completions) = (self.storage.clone(), self.verdicts.clone());
+        self.disk.push(Job::VerifyStored { storage, piece, expected, completions });
     }
 
     /// What we say to peers of this torrent.

@@ -11,12 +11,12 @@ use super::opening::{self, Opened};
 use super::saving::{self, Saved};
 use super::shared::Shared;
 use super::trackers::Trackers;
-use super::{Event, Failure, Inner, Network, Outcome, Phase, Spec, ratio};
+use super::{Event, Failure, Inner, Network, Outcome, Phase, Spec, State, ratio};
 use crate::base::{Bitfield, PieceIndex};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
 use crate::net::tracker::TrackerClient;
 use crate::storage::{Progress, StorageError};
-use crate::swarm::{self, Source, Swarm, SwarmConfig};
+use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
 use crate::tracker::Totals;
 
 /// What was verified is synced and noted down at least so often...
@@ -108,7 +108,7 @@ pub(super) async fn run(
         opened = opened => opened.unwrap_or_else(|_| Err(internal())),
         () = told(&mut stop) => {
             progress.cancel.store(true, Ordering::Relaxed);
-            inner.set_phase(Phase::Stopped);
+            inner.end(State::Stopped, None);
             inner.tell(Event::Stopped);
             inner.outcome.send_replace(Outcome::Stopped { ended: true });
             return;
@@ -142,13 +142,13 @@ fn end(inner: &Inner, left: Left) {
             if !matches!(&*inner.outcome.borrow(), Outcome::Failed { .. }) {
                 tell_failure(inner, &failure);
             }
-            inner.set_phase(Phase::Failed(failure.message.clone()));
+            inner.end(State::Failed, Some(failure.message.clone()));
             inner.outcome.send_replace(Outcome::Failed { failure, ended: true });
             return;
         }
     };
     // Before those are woken who wait for the end.
-    inner.set_phase(Phase::Stopped);
+    inner.end(State::Stopped, None);
     // A torrent that had finished before it was told to stop has finished.
     inner.outcome.send_modify(|current| match current {
         Outcome::Finished { ended } => *ended = true,
@@ -318,16 +318,29 @@ impl Task {
         let mut failure = None;
         self.shared.turn(|swarm, now| {
             for done in done.drain(..) {
-                if let Done::Verified { piece, verdict, blocks } = done {
-                    let verdict = match verdict {
-                        Verdict::Good => swarm::Verdict::Good,
-                        Verdict::Bad => swarm::Verdict::Bad,
-                        Verdict::DiskFailed(error) => {
-                            failure = Some(Failure::from(error));
-                            swarm::Verdict::DiskFailed
-                        }
-                    };
-                    swarm.handle_verdict(now, piece, &verdict, blocks);
+                match done {
+                    Done::Verified { piece, verdict, blocks } => {
+                        let verdict = match verdict {
+                            Verdict::Good => swarm::Verdict::Good,
+                            Verdict::Bad => swarm::Verdict::Bad,
+                            Verdict::DiskFailed(error) => {
+                                failure = Some(Failure::from(error));
+                                swarm::Verdict::DiskFailed
+                            }
+                        };
+                        swarm.handle_verdict(now, piece, &verdict, blocks);
+                    }
+                    Done::Spilled { piece, begin, outcome, blocks } => {
+                        let outcome = outcome.map_or_else(
+                            |error| {
+                                failure = Some(Failure::from(error));
+                                Spilled::DiskFailed
+                            },
+                            Spilled::Written,
+                        );
+                        swarm.handle_spilled(now, piece, begin, &outcome, blocks);
+                    }
+                    Done::Synced(_) => {}
                 }
             }
         });
@@ -447,7 +460,7 @@ impl Task {
         self.shared.turn(|swarm, _| swarm.stop());
         // Pieces at the disk threads are not lost.
         let mut done = Vec::new();
-        while self.shared.turn_quietly(|swarm| swarm.is_verifying()) && Instant::now() < deadline {
+        while self.shared.turn_quietly(|swarm| swarm.awaits_disk()) && Instant::now() < deadline {
             tokio::select! {
                 () = self.shared.verdicts.ready() => {}
                 () = tokio::time::sleep_until(deadline.into()) => break,

@@ -34,10 +34,10 @@ async fn a_file_is_truncated_while_seeding() {
 }
 
 /// A small file system of its own, as long as it lives.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn new(at: &Path, size: &str) -> Option<Self> {
+    pub fn new(at: &Path, size: &str) -> Option<Self> {
         let options = format!("size={size}");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(at).output();
         matches!(mount, Ok(output) if output.status.success()).then(|| Self(at.to_owned()))

@@ -204,7 +204,12 @@ impl Node {
 
     /// Seeds data that is put there first. Returns when it is ready to.
     pub async fn seed(&self, payload: &Payload) -> Torrent {
-        let data = payload.write_to(&self.folder);
+        self.seed_at(payload, &self.folder).await
+    }
+
+    /// The same with a folder that several may share.
+    pub async fn seed_at(&self, payload: &Payload, folder: &Path) -> Torrent {
+        let data = payload.write_to(folder);
         let mut add = AddTorrent::new(payload.metainfo.clone(), Place::Exact(data));
         add.seed = Some(SeedGoal::default());
         let torrent = self.session.add(add).await.unwrap();

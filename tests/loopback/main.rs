@@ -12,4 +12,5 @@ mod lab;
 mod rates;
 mod resume;
 mod sources;
+mod spill;
 mod transfer;

@@ -1,13 +1,15 @@
 //! Swarms of pure [`Swarm`](gannet::swarm::Swarm)s on a virtual clock. A failure names its seed; the same seed gives the
 //! same run.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails by panicking")]
 
+mod spill;
 mod world;
 
 use std::time::Duration;
 
-use gannet::base::Geometry;
+use gannet::base::{Geometry, MAX_PIECE_LENGTH};
+use gannet::swarm::SwarmConfig;
 use world::{NodeSpec, Temper, World};
 
 const MIB: u64 = 1 << 20;
@@ -171,4 +173,48 @@ fn latecomers_complete() {
     }
     let mut world = World::new(geometry(8 * MIB, 128 << 10), &specs, 80);
     assert!(world.run(minutes(20)));
+}
+
+/// Fifty unequal peers, some of which lie, say nothing or vanish, and pieces of which memory holds two, less than one, or a
+/// small part: everybody completes, within its memory, and only liars are accused.
+#[test]
+fn pieces_larger_than_memory() {
+    let piece_length = 2 << 20;
+    for (seed, memory, pieces) in [(90, 4 * MIB, 6), (91, MIB, 8), (92, 200 << 10, 3)] {
+        let mut specs = vec![NodeSpec::seeder(2 * MIB), NodeSpec::seeder(256 << 10)];
+        specs.extend((0..42).map(|i| NodeSpec::leecher([64 << 10, 256 << 10, MIB, 4 * MIB][i % 4])));
+        specs.push(NodeSpec::seeder(MIB).temper(Temper::Corrupt(1.0)));
+        specs.push(NodeSpec::seeder(MIB).temper(Temper::Corrupt(0.02)));
+        specs.push(NodeSpec::leecher(MIB).temper(Temper::Corrupt(0.1)));
+        specs.push(NodeSpec::seeder(MIB).temper(Temper::Silent));
+        specs.extend([2, 9].map(|s| NodeSpec::leecher(MIB).temper(Temper::Vanishing(Duration::from_secs(s)))));
+        let geometry = geometry(pieces * u64::from(piece_length) - 5_000, piece_length);
+        // What a node may hold in memory is looked at with everything that happens to it.
+        let config = |config| SwarmConfig { block_memory: memory, ..config };
+        let mut world = World::with_config(geometry, &specs, seed, config);
+        assert!(world.run(minutes(20)), "seed {seed}");
+        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.seed && spec.temper == Temper::Honest) {
+            let totals = world.totals(i);
+            let failed = totals.failed_pieces * u64::from(piece_length);
+            // Beside bad pieces and endgame, blocks that came too late to find a buffer.
+            assert!(totals.wasted <= failed + MIB, "node {i}: {totals:?}, seed {seed}");
+            let node = &world.nodes[i];
+            assert!(memory > MIB || node.spilled as u64 >= pieces * 64, "node {i} {spec:?} held all, seed {seed}");
+            for liar in &node.convicted {
+                assert_ne!(specs[*liar].temper, Temper::Honest, "node {i} accuses an honest one, seed {seed}");
+            }
+        }
+    }
+}
+
+/// The longest pieces there may be, with the memory that is usual.
+#[test]
+fn the_longest_pieces() {
+    let geometry = geometry(2 * u64::from(MAX_PIECE_LENGTH), MAX_PIECE_LENGTH);
+    let specs = [vec![NodeSpec::leecher(0)], vec![NodeSpec::seeder(30 * MIB); 6]].concat();
+    let config = |config| SwarmConfig { block_memory: 64 * MIB, ..config };
+    let mut world = World::with_config(geometry, &specs, 95, config);
+    // Six lines of 30 MiB/s are never kept waiting for memory.
+    assert!(world.run(Duration::from_secs(8)), "{:?}", world.totals(0));
+    assert_eq!(world.totals(0).failed_pieces, 0);
 }

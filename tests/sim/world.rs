@@ -9,8 +9,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use gannet::base::{Bitfield, Block, BlockBuf, Geometry, PeerId, PeerKey};
-use gannet::swarm::{Action, CloseReason, FullPiece, NewPeer, Receive, Source, Swarm, SwarmConfig, Totals, Verdict};
+use gannet::base::{BLOCK_LEN, Bitfield, Block, BlockBuf, Geometry, PeerId, PeerKey, PieceIndex};
+use gannet::hash::keyed_digests;
+use gannet::swarm::{
+    Action, CloseReason, FullPiece, NewPeer, Receive, Source, Spill, Spilled, Swarm, SwarmConfig, Totals, Verdict,
+};
 use gannet::wire::{Decoder, Item, PieceHeader, Reserved};
 
 /// How a node behaves beyond what its swarm decides.
@@ -52,6 +55,8 @@ impl NodeSpec {
 
 pub(crate) struct Node {
     pub(crate) spec: NodeSpec,
+    /// Bytes that its blocks may take.
+    block_memory: u64,
     pub(crate) swarm: Swarm,
     pub(crate) completed: Option<Duration>,
     /// Nodes it closed for bad data.
@@ -65,6 +70,10 @@ pub(crate) struct Node {
     downlink_free: Duration,
     gone: bool,
     sent_bad: usize,
+    /// The marks of blocks that were written before they were verified.
+    disk: HashMap<(PieceIndex, u32), u8>,
+    /// Blocks that were spilled, over all.
+    pub(crate) spilled: usize,
 }
 
 /// One side of a connection.
@@ -106,6 +115,12 @@ enum What {
     },
     Verified {
         full: FullPiece,
+    },
+    Written {
+        spill: Spill,
+    },
+    HashedStored {
+        piece: PieceIndex,
     },
     Closed {
         key: PeerKey,
@@ -168,9 +183,11 @@ impl World {
                 super_seed: false,
                 many_per_address: false,
             });
+            let block_memory = config.block_memory.next_multiple_of(u64::from(BLOCK_LEN));
             let swarm = Swarm::new(base, geometry.clone(), &have, &[], config, rng.u64(..));
             nodes.push(Node {
                 spec: *spec,
+                block_memory,
                 swarm,
                 completed: spec.seed.then_some(Duration::ZERO),
                 convicted: Vec::new(),
@@ -182,6 +199,8 @@ impl World {
                 downlink_free: Duration::ZERO,
                 gone: false,
                 sent_bad: 0,
+                disk: HashMap::new(),
+                spilled: 0,
             });
         }
         let mut world = Self {
@@ -293,6 +312,22 @@ impl World {
                 let verdict = if good { Verdict::Good } else { Verdict::Bad };
                 self.nodes[i].swarm.handle_verdict(now, full.piece, &verdict, full.blocks);
             }
+            What::Written { spill: Spill { piece, begin, blocks, digest_key } } => {
+                let node = &mut self.nodes[i];
+                let slices: Vec<&[u8]> = blocks.iter().map(BlockBuf::as_slice).collect();
+                let marks = (begin / BLOCK_LEN..).zip(slices.iter().map(|bytes| bytes[0]));
+                node.disk.extend(marks.map(|(number, mark)| ((piece, number), mark)));
+                node.spilled += blocks.len();
+                let outcome = Spilled::Written(keyed_digests(&digest_key, &slices));
+                node.swarm.handle_spilled(now, piece, begin, &outcome, blocks);
+            }
+            What::HashedStored { piece } => {
+                let node = &mut self.nodes[i];
+                let mut numbers = 0..self.geometry.block_count(piece);
+                let good = numbers.all(|number| node.disk[&(piece, number)] == MARK_GOOD);
+                let verdict = if good { Verdict::Good } else { Verdict::Bad };
+                node.swarm.handle_verdict(now, piece, &verdict, vec![]);
+            }
             What::Closed { key } => self.drop_link(i, key),
             What::Vanish => {
                 let keys: Vec<PeerKey> = self.nodes[i].links.keys().copied().collect();
@@ -304,6 +339,8 @@ impl World {
             }
         }
         self.settle(i);
+        let node = &self.nodes[i];
+        assert!(node.swarm.block_memory() <= node.block_memory);
     }
 
     fn connect(&mut self, i: usize, to: SocketAddr) {
@@ -388,6 +425,14 @@ impl World {
         while let Some(action) = self.nodes[i].swarm.poll_action() {
             match action {
                 Action::Verify(full) => self.at(self.now + Duration::from_millis(1), i, What::Verified { full }),
+                Action::Spill(spill) => {
+                    // Several disk threads: not in the order in which they were asked.
+                    let took = Duration::from_micros(self.rng.u64(500..20_000));
+                    self.at(self.now + took, i, What::Written { spill });
+                }
+                Action::VerifyStored(piece) => {
+                    self.at(self.now + Duration::from_millis(3), i, What::HashedStored { piece });
+                }
                 Action::Dial(to) => self.at(self.now + Duration::from_millis(30), i, What::Connect { to }),
                 Action::Close(key, reason) => {
                     if reason == CloseReason::BadData

@@ -19,6 +19,8 @@ pub(super) struct Asks {
 pub(super) struct Work {
     peer: PeerKey,
     pub(super) fast: bool,
+    /// Bytes per second, 0 while that is not known.
+    pub(super) rate: u64,
     /// The piece that it was asked for last, if it may go on with it.
     pub(super) current: Option<PieceIndex>,
     /// When nothing was left to ask it for, and how many pieces it had then: see `Picker::is_idle`.
@@ -54,8 +56,8 @@ impl Asks {
             self.peers.resize_with(slot + 1, || None);
         }
         let new = || {
-            let (fast, current, idle, sparse, asked, shared) = (false, None, None, 0, VecDeque::new(), 0);
-            Work { peer, fast, current, idle, sparse, asked, shared }
+            let (fast, rate, current, idle, sparse, asked, shared) = (false, 0, None, None, 0, VecDeque::new(), 0);
+            Work { peer, fast, rate, current, idle, sparse, asked, shared }
         };
         let work = self.peers[slot].get_or_insert_with(new);
         debug_assert_eq!(work.peer, peer);
@@ -73,6 +75,10 @@ impl Asks {
 
     pub(super) fn is_fast(&self, peer: PeerKey) -> bool {
         self.find(peer).is_some_and(|work| work.fast)
+    }
+
+    pub(super) fn rate(&self, peer: PeerKey) -> u64 {
+        self.find(peer).map_or(0, |work| work.rate)
     }
 
     pub(super) fn current(&self, peer: PeerKey) -> Option<PieceIndex> {

@@ -99,6 +99,7 @@ impl Picker {
         let in_time = block.askers().iter().filter(|asker| !asker.late).count();
         open.class().is_some()
             && turn.may_have(piece)
+            && self.may_join(open, turn.ask)
             && !block.is_asked_from(turn.ask.peer)
             && (1..if last { ASKERS_LAST } else { ASKERS }).contains(&in_time)
             && (turn.ask.fast || block.askers().iter().all(|asker| !self.asks.is_fast(asker.peer)))

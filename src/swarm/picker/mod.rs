@@ -343,6 +343,16 @@ impl Picker {
         self.table.len()
     }
 
+    /// Blocks of all open pieces, whether they came or not: each costs some memory beside its payload.
+    pub fn open_blocks(&self) -> usize {
+        self.table.iter().map(|open| open.blocks().len()).sum()
+    }
+
+    /// Whether `piece` is under way again because it was bad, and is to come from one peer.
+    pub fn is_exclusive(&self, piece: PieceIndex) -> bool {
+        self.table.find(piece).is_some_and(|open| open.is_exclusive())
+    }
+
     /// Blocks that have not come, of all open pieces: each will need a buffer.
     pub fn open_missing_blocks(&self) -> usize {
         self.table.missing()
@@ -433,12 +443,24 @@ impl Picker {
         }
         self.unask(peer, block.piece(), block.number());
         self.asks.remove(peer, block.piece(), block.number());
+        if self.is_exclusive(block.piece()) {
+            self.table.disown(block.piece(), peer);
+        }
         true
+    }
+
+    /// `peer` serves us no more for now: pieces that were to come from it alone are for all.
+    pub fn disown(&mut self, peer: PeerKey) {
+        let owned = |open: &&open::OpenPiece| open.is_exclusive() && open.owner() == Some(peer);
+        let owned: Vec<_> = self.table.iter().filter(owned).map(|open| open.piece()).collect();
+        self.arrivals += u64::from(!owned.is_empty());
+        owned.into_iter().for_each(|piece| self.table.disown(piece, peer));
     }
 
     /// `peer` will send nothing of what it was asked for: it closed, or choked us without the fast extension. Returns how
     /// many requests that were.
     pub fn release_peer(&mut self, peer: PeerKey) -> usize {
+        self.disown(peer);
         let asked = self.asks.forget(peer);
         for asked in &asked {
             self.unask(peer, asked.piece, asked.number);
@@ -461,6 +483,7 @@ impl Picker {
     /// [`Picker::lapse`] for everything that `peer` was asked for: it is snubbing us. Returns how many requests that were.
     pub fn lapse_peer(&mut self, peer: PeerKey) -> usize {
         self.arrivals += 1;
+        self.disown(peer);
         let asked: Vec<_> = self.asks.of(peer).copied().collect();
         let mut lapsed = 0;
         for asked in asked {

@@ -12,6 +12,9 @@ const HINTS: usize = 64;
 /// Until we have so many pieces any will do, and quickly: one that everybody wants is had at once from nobody.
 const FIRST_PIECES: u32 = 4;
 
+/// So many times as fast as the owner of a piece that failed before a peer must be to take it over.
+const MUCH_FASTER: u64 = 4;
+
 /// When the search by rarity gave up on a peer, so many searches go through the peer's own pieces at once.
 const SPARSE: u8 = 32;
 
@@ -28,11 +31,14 @@ pub struct Ask<'a> {
     pub suggested: &'a [PieceIndex],
     /// How many blocks at most.
     pub count: usize,
-    /// How many of them may belong to pieces that nobody was asked for before: what the memory for blocks allows.
+    /// How many blocks the pieces may have, all together, that are opened for it: what the memory for blocks allows.
+    /// A piece that has more is not opened.
     pub may_open: usize,
     /// A fast peer gets pieces of its own, slow ones share: so that a piece does not wait for its slowest block. Fast is
     /// who can send a piece in some ten seconds, or is not much slower than the others.
     pub fast: bool,
+    /// Bytes per second that it sends, 0 while that is not known.
+    pub rate: u64,
 }
 
 /// One call of [`Picker::pick`].
@@ -42,6 +48,8 @@ pub(super) struct Turn<'a, 'o> {
     /// Blocks that are still to be found.
     pub(super) left: usize,
     may_open: usize,
+    /// A piece was not opened because it is too large for `may_open`.
+    cramped: bool,
     /// Pieces opened before it: what it opens itself it may not go on with, or the room would not suffice.
     opened: u64,
     allowed: Option<&'a [PieceIndex]>,
@@ -82,10 +90,12 @@ impl Picker {
             debug_assert!(false, "{gone:?} was never released");
             self.release_peer(gone);
         }
-        self.asks.work(ask.peer).fast = ask.fast;
+        let work = self.asks.work(ask.peer);
+        (work.fast, work.rate) = (ask.fast, ask.rate);
         let allowed = ask.allowed.map(|allowed| allowed.get(..HINTS).unwrap_or(allowed));
         let opened = self.table.opened();
-        let mut turn = Turn { ask, left: ask.count, may_open: ask.may_open, opened, allowed, out };
+        let cramped = ask.may_open == 0 && (0..CLASSES).any(|class| self.order.count(class) > 0);
+        let mut turn = Turn { ask, left: ask.count, may_open: ask.may_open, cramped, opened, allowed, out };
         if turn.left == 0 {
             return;
         }
@@ -98,7 +108,7 @@ impl Picker {
                 self.pick_current(&mut turn);
                 self.pick_nearest(&mut turn);
             }
-            if turn.left > 0 && turn.may_open > 0 {
+            if turn.left > 0 && turn.may_open > 0 && !turn.cramped {
                 let idle = Some((self.arrivals, ask.have.count()));
                 self.asks.work(ask.peer).idle = idle;
             }
@@ -128,7 +138,7 @@ impl Picker {
             Shelf::Owned => open.owner() == Some(turn.ask.peer),
         };
         if own && !higher && turn.ask.have.has(piece) {
-            self.take(slot, turn.left, turn);
+            self.take(slot, turn);
         }
     }
 
@@ -159,7 +169,9 @@ impl Picker {
             }
         }
         // What should come from a single peer: better from another one than not at all.
-        self.pick_shelves(turn, |open, _, _| open.is_exclusive());
+        if !turn.cramped {
+            self.pick_shelves(turn, |open, _, _| open.is_exclusive());
+        }
     }
 
     /// How rare the rarest piece is that could be opened, if one may be.
@@ -181,7 +193,11 @@ impl Picker {
         for shelf in Shelf::ALL {
             for (slot, open) in self.table.shelf(shelf) {
                 let rarity = self.availability.of(open.piece());
-                if open.opened() <= turn.opened && eligible(open, shelf, rarity) && turn.ask.have.has(open.piece()) {
+                if open.opened() <= turn.opened
+                    && eligible(open, shelf, rarity)
+                    && turn.ask.have.has(open.piece())
+                    && self.may_join(open, turn.ask)
+                {
                     let foreign = open.owner() != Some(turn.ask.peer);
                     near.push(Reverse(if self.sequential {
                         Near { foreign: false, shelf: Shelf::Loose, tie: open.piece().get().into(), slot }
@@ -195,10 +211,22 @@ impl Picker {
         while turn.left > 0
             && let Some(Reverse(open)) = nearest.pop()
         {
-            self.take(open.slot, turn.left, turn);
+            self.take(open.slot, turn);
         }
         self.near = nearest.into_vec();
         self.near.clear();
+    }
+
+    /// Whether a peer may be asked for blocks of an open piece as far as others are concerned: one that failed before is
+    /// left to its owner, or nobody would ever know who spoils it. Unless the owner is so slow that all would wait for it.
+    pub(super) fn may_join(&self, open: &OpenPiece, ask: &Ask<'_>) -> bool {
+        match open.owner() {
+            Some(owner) if open.is_exclusive() && owner != ask.peer => match (self.asks.rate(owner), ask.rate) {
+                (0, rate) => rate == 0,
+                (theirs, rate) => theirs.saturating_mul(MUCH_FASTER) <= rate,
+            },
+            _ => true,
+        }
     }
 
     /// Opens pieces of `class`, the rarest first.
@@ -210,7 +238,8 @@ impl Picker {
             for piece in found.drain(..) {
                 self.open(piece, class, turn);
             }
-            if scan == Scan::Everything {
+            // What did not fit would be found again and again.
+            if scan == Scan::Everything || turn.cramped {
                 break;
             }
         }
@@ -261,6 +290,9 @@ impl Picker {
                     self.open(piece, class, turn);
                     from = piece.get() + 1;
                 }
+                if turn.cramped {
+                    break;
+                }
             }
             self.pick_below(class, None, turn);
         }
@@ -290,36 +322,39 @@ impl Picker {
         for (class, _, _, piece) in pieces {
             match self.table.slot(piece) {
                 _ if turn.left == 0 => break,
-                Some(slot) => self.take(slot, turn.left, turn),
+                Some(slot) => self.take(slot, turn),
                 None => self.open(piece, class, turn),
             }
         }
     }
 
-    /// Opens a missing piece for the peer.
+    /// Opens a missing piece for the peer, if there is room for all of it.
     fn open(&mut self, piece: PieceIndex, class: usize, turn: &mut Turn<'_, '_>) {
-        let limit = turn.left.min(turn.may_open);
-        if limit == 0 || !self.order.contains(class, piece) {
+        if turn.left == 0 || !self.order.contains(class, piece) {
             return;
         }
+        let blocks = self.geometry.block_count(piece);
+        if blocks as usize > turn.may_open {
+            turn.cramped = true;
+            return;
+        }
+        turn.may_open -= blocks as usize;
         self.order.remove(class, piece, self.availability.of(piece));
         let exclusive = self.suspects.contains(&piece);
-        let slot = self.table.open(piece, class, self.geometry.block_count(piece), exclusive);
-        let before = turn.left;
-        self.take(slot, limit, turn);
-        turn.may_open -= before - turn.left;
+        let slot = self.table.open(piece, class, blocks, exclusive);
+        self.take(slot, turn);
     }
 
     /// Asks for free blocks of an open piece.
-    fn take(&mut self, slot: u32, limit: usize, turn: &mut Turn<'_, '_>) {
+    fn take(&mut self, slot: u32, turn: &mut Turn<'_, '_>) {
         let Turn { ask, .. } = *turn;
         let Some(piece) = self.table.at(slot).map(|open| open.piece()) else { return };
         let (geometry, asks) = (&self.geometry, &mut self.asks);
         let own = self.table.update(slot, |open| {
-            if open.asked() == 0 {
+            if open.asked() == 0 || open.is_exclusive() {
                 open.set_owner((ask.fast || open.is_exclusive()).then_some(ask.peer));
             }
-            for _ in 0..limit.min(turn.left) {
+            while turn.left > 0 {
                 let Some(number) = open.ask_next(ask.peer) else { break };
                 asks.add(ask.peer, piece, number);
                 if let Ok(block) = geometry.block(piece, number) {

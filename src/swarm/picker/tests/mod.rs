@@ -25,6 +25,7 @@ struct Peer {
     have: Bitfield,
     counted: Option<Counted>,
     fast: bool,
+    rate: u64,
     suggested: Vec<PieceIndex>,
     allowed: Option<Vec<PieceIndex>>,
 }
@@ -75,8 +76,8 @@ impl Scene {
         let key = self.slab.insert(());
         let counted = Some(self.picker.add_peer(&have));
         let name = name.to_owned();
-        let (fast, suggested, allowed) = (false, vec![], None);
-        self.peers.push(Peer { name, key, have, counted, fast, suggested, allowed });
+        let (fast, rate, suggested, allowed) = (false, 0, vec![], None);
+        self.peers.push(Peer { name, key, have, counted, fast, rate, suggested, allowed });
         key
     }
 
@@ -105,11 +106,11 @@ impl Scene {
     }
 
     fn pick_blocks(&mut self, name: &str, count: usize, may_open: usize) -> Vec<Block> {
-        let Peer { key, have, fast, suggested, allowed, .. } =
+        let Peer { key, have, fast, rate, suggested, allowed, .. } =
             self.peers.iter().find(|peer| peer.name == name).unwrap();
         let (peer, fast, allowed) = (*key, *fast, allowed.as_deref());
         let mut out = Vec::new();
-        self.picker.pick(&Ask { peer, have, allowed, suggested, count, may_open, fast }, &mut out);
+        self.picker.pick(&Ask { peer, have, allowed, suggested, count, may_open, fast, rate: *rate }, &mut out);
         self.check();
         out
     }

@@ -146,11 +146,51 @@ fn what_nobody_works_on_is_taken_up_first() {
 fn no_piece_is_opened_without_room() {
     let mut s = Scene::draw(4, &["us ####....", "a ########", "b ########"]);
     assert!(s.pick_blocks("a", 9, 0).is_empty());
-    let blocks = s.pick_blocks("a", 9, 6);
-    assert_eq!((blocks.len(), s.picker.open_count()), (6, 2));
+    assert!(s.pick_blocks("a", 9, 3).is_empty(), "no part of one, either");
+    let blocks = s.pick_blocks("a", 3, 7);
+    assert_eq!((blocks.len(), s.picker.open_count()), (3, 1));
     // What is open already needs no room.
-    assert_eq!(s.pick_blocks("b", 9, 0).len(), 2);
+    assert_eq!(s.pick_blocks("b", 9, 0).len(), 1);
     assert!(s.pick_blocks("b", 9, 0).is_empty(), "no endgame while pieces are missing");
+    // When there is room again it is used: that nothing was found for want of it is not remembered.
+    assert_eq!(s.pick_blocks("b", 9, 8).len(), 8);
+    assert_eq!(s.picker.open_blocks(), 12);
+    // In order, too, and without looking through all the others.
+    let mut s = Scene::draw(4, &["us ####....", "a ########"]);
+    s.picker.set_sequential(true);
+    assert_eq!(s.pick_blocks("a", 9, 3).len(), 0);
+    assert_eq!(s.pick_blocks("a", 9, 7).len(), 4);
+}
+
+/// Otherwise nobody would ever know which of all those that are idle spoils it.
+#[test]
+fn a_bad_piece_is_left_to_its_peer_unless_that_is_far_too_slow() {
+    let mut s = Scene::draw(4, &["us #", "want =", "a #", "b #", "c #"]);
+    let piece = s.piece(0);
+    s.picker.lost(piece);
+    for (name, rate) in [("a", 1000), ("b", 3999), ("c", 4000)] {
+        s.peer(name).rate = rate;
+        s.peer(name).fast = true;
+    }
+    s.pick("b", 4);
+    s.picker.failed(piece);
+    assert_eq!(s.pick("a", 2), "0.0 0.1");
+    assert_eq!(s.pick("b", 4), "");
+    // Also when nothing of it is under way for a moment, say because there are no buffers.
+    for number in [0, 1] {
+        s.receive("a", 0, number);
+    }
+    assert_eq!(s.pick("b", 4), "");
+    assert_eq!(s.pick("c", 1), "0.2");
+    // From then on it is the one of the other, and no endgame has it twice.
+    assert_eq!((s.pick("a", 4), s.pick("b", 4)), (String::new(), String::new()));
+    // What its peer refuses others may have.
+    let (c, refused) = (s.key("c"), s.block(0, 2));
+    s.picker.release(c, refused);
+    assert_eq!(s.pick("b", 1), "0.2");
+    let b = s.key("b");
+    s.picker.disown(b);
+    assert_eq!(s.pick("a", 1), "0.3");
 }
 
 #[test]
