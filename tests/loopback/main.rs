@@ -13,3 +13,4 @@ mod rates;
 mod resume;
 mod sources;
 mod transfer;
+mod upload;
