@@ -4,9 +4,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Completions;
+use super::ahead::Reading;
 use crate::base::{Block, BlockBuf, PieceIndex};
 use crate::hash::Expected;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, Window};
 
 /// Something for the disk threads to do.
 #[non_exhaustive]
@@ -51,14 +52,14 @@ pub enum Job {
         /// Where the answer goes. Nothing is read if nobody waits any more.
         answer: oneshot::Sender<ReadDone>,
     },
-    /// Bring a piece into the page cache.
+    /// Bring a piece, or a part of it, into the page cache. Made by [`ReadAheads::want`](super::ReadAheads::want).
     ReadAhead {
         /// Of which torrent.
         storage: Arc<Storage>,
-        /// Which piece.
-        piece: PieceIndex,
-        /// Where the answer goes.
-        answer: oneshot::Sender<Result<(), StorageError>>,
+        /// What.
+        window: Window,
+        /// Tells those who wait that it has ended.
+        reading: Reading,
     },
     /// Make all that was written until now outlive a loss of power. Answered by [`Done::Synced`](super::Done).
     Sync {
@@ -116,7 +117,7 @@ impl fmt::Debug for Job {
             Self::VerifyStored { piece, .. } => write!(f, "VerifyStored({piece})"),
             Self::Spill { piece, begin, .. } => write!(f, "Spill({piece}, {begin})"),
             Self::Read { blocks, .. } => write!(f, "Read({} blocks)", blocks.len()),
-            Self::ReadAhead { piece, .. } => write!(f, "ReadAhead({piece})"),
+            Self::ReadAhead { window, .. } => write!(f, "ReadAhead({window:?})"),
             Self::Sync { .. } => f.write_str("Sync"),
             Self::Call(_) => f.write_str("Call"),
         }

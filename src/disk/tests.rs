@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::base::{BlockBuf, BlockPool, Geometry, PieceIndex};
 use crate::hash::{Expected, keyed_digests, sha1};
-use crate::storage::{Layout, LayoutFile, Options, Place, Storage};
+use crate::storage::{Layout, LayoutFile, Options, Place, Storage, Window};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -92,9 +92,23 @@ async fn verdicts_come_back_with_their_blocks() {
         [&bench.bytes(pieces[0])[..32_768], &bench.bytes(pieces[7])[49_152..], &bench.bytes(pieces[15])[..16_384]]
             .concat();
     assert!(read.buf == expected);
-    let (answer, ahead) = tokio::sync::oneshot::channel();
-    disk.push(Job::ReadAhead { storage: bench.storage.clone(), piece: pieces[9], answer });
-    ahead.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn windows_are_read_ahead() {
+    let bench = Bench::new();
+    let (storage, aheads) = (&bench.storage, ReadAheads::new());
+    let disk = DiskPool::new(Some(1)).unwrap();
+    for piece in storage.geometry().pieces() {
+        aheads.want(&disk, storage, Window::of(piece, 0)).unwrap().ended().await;
+    }
+    // What cannot be read ends as well, and so does what nobody reads any more.
+    storage.close_files();
+    std::fs::remove_file(bench.dir.path().join("file")).unwrap();
+    let piece = storage.geometry().piece(0).unwrap();
+    let mut ahead = aheads.want(&disk, storage, Window::of(piece, 0)).unwrap();
+    drop(disk);
+    ahead.ended().await;
 }
 
 #[tokio::test]

@@ -93,10 +93,12 @@ pub(super) fn run(job: Job) {
                 let _ = answer.send(ReadDone { buf, outcome });
             }
         }
-        Job::ReadAhead { storage, piece, answer } => {
-            if !answer.is_closed() {
-                let _ = answer.send(guarded(&storage, "read a piece", || storage.read_ahead(piece)));
+        Job::ReadAhead { storage, window, reading } => {
+            // Those who need the bytes read them again, and are told why they cannot have them.
+            if let Err(error) = guarded(&storage, "read a piece", || storage.read_ahead(window)) {
+                tracing::debug!(%error, "cannot read ahead");
             }
+            drop(reading);
         }
         Job::Sync { storage, completions } => {
             completions.push(Done::Synced(guarded(&storage, "sync", || storage.sync())));

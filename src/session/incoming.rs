@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Torrents;
 use crate::net::{handshake, listen};
@@ -14,6 +14,10 @@ use crate::torrent::Network;
 /// Handshakes under way, in all and from one address (`limits.md`). Loopback may use all of them.
 const MAX_PENDING: usize = 128;
 const MAX_PENDING_PER_ADDRESS: usize = 4;
+
+/// Connections from one address that may wait for those to end: behind one address there may be many peers, and they all
+/// come at once when a torrent is new.
+const MAX_WAITING_PER_ADDRESS: usize = 12;
 
 /// Accepts for ever.
 pub(super) async fn serve(listener: TcpListener, torrents: Arc<Torrents>, network: Arc<Network>) {
@@ -25,8 +29,10 @@ pub(super) async fn serve(listener: TcpListener, torrents: Arc<Torrents>, networ
         let Some(place) = per_address.enter(address.ip()) else { continue };
         let (torrents, network) = (torrents.clone(), network.clone());
         tokio::spawn(async move {
-            let _waiting = (permit, place);
+            let _pending = permit;
+            let turn = place.turn().await;
             welcome(stream, address, &torrents, &network).await;
+            drop(turn);
         });
     }
 }
@@ -50,34 +56,72 @@ async fn welcome(mut stream: TcpStream, address: SocketAddr, torrents: &Torrents
 
 #[derive(Default)]
 struct PerAddress {
-    pending: Mutex<HashMap<IpAddr, usize>>,
+    pending: Mutex<HashMap<IpAddr, (usize, Arc<Semaphore>)>>,
 }
 
+/// One of the connections from an address that are under way or wait.
 struct Place {
     of: Arc<PerAddress>,
     address: IpAddr,
+    turns: Arc<Semaphore>,
 }
 
 impl PerAddress {
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = pending.entry(address).or_default();
-        if *count >= MAX_PENDING_PER_ADDRESS && !address.is_loopback() {
+        let turns = if address.is_loopback() { MAX_PENDING } else { MAX_PENDING_PER_ADDRESS };
+        let (count, turns) = pending.entry(address).or_insert_with(|| (0, Arc::new(Semaphore::new(turns))));
+        if *count >= MAX_PENDING_PER_ADDRESS + MAX_WAITING_PER_ADDRESS && !address.is_loopback() {
             return None;
         }
         *count += 1;
-        Some(Place { of: self.clone(), address })
+        Some(Place { of: self.clone(), address, turns: turns.clone() })
+    }
+}
+
+impl Place {
+    /// Waits until fewer others from this address are being answered.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut pending = self.of.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = pending.get_mut(&self.address) {
+        if let Some((count, _)) = pending.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
                 pending.remove(&self.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn some_are_answered_others_wait_and_a_flood_is_refused() {
+        let per_address = Arc::new(PerAddress::default());
+        let address: IpAddr = [192, 0, 2, 1].into();
+        let mut places: Vec<Place> = std::iter::from_fn(|| per_address.enter(address)).take(1000).collect();
+        assert_eq!(places.len(), MAX_PENDING_PER_ADDRESS + MAX_WAITING_PER_ADDRESS);
+        assert!(per_address.enter([192, 0, 2, 2].into()).is_some(), "others are not concerned");
+        let (first, waiting) = places.split_at(MAX_PENDING_PER_ADDRESS);
+        let mut turns = Vec::new();
+        for place in first {
+            turns.push(place.turn().await.unwrap());
+        }
+        let mut next = Box::pin(waiting[0].turn());
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx).is_pending())).await);
+        turns.pop();
+        assert!(next.await.is_some());
+        drop(turns);
+        places.pop();
+        assert!(per_address.enter(address).is_some(), "a place is free again");
+        drop(places);
+        assert!(per_address.pending.lock().unwrap().is_empty());
     }
 }

@@ -8,7 +8,7 @@
 //! ```text
 //! open      looks, makes nothing   ──►  check (what lies there already?)  ──►  prepare   folders, space
 //!                                                                                 │
-//!           sync  ◄──  write_piece, read, spans_for_send, from any thread  ◄──────┘
+//!           sync  ◄──  write_piece, read, lend, from any thread  ◄──────┘
 //! ```
 //!
 //! Bytes of files that are not wanted, but share a piece with wanted ones, lie in `.NAME.gannet-part` beside the
@@ -19,6 +19,7 @@ mod error;
 mod file_map;
 mod hash_files;
 mod layout;
+mod lend;
 mod mapping;
 mod open_files;
 mod prepare;
@@ -41,7 +42,7 @@ pub use error::{ErrorKind, StorageError};
 pub use file_map::{FileMap, Overlap, Placed, Span, Spans, Target};
 pub use hash_files::{FileToHash, PieceHashes, PieceToHash, hash_files};
 pub use layout::{Layout, LayoutFile, Options, Place, path_below};
-pub use read::SendSpan;
+pub use lend::{Lending, Lent, READ_AHEAD, SendSpan, Window};
 pub use scan::Progress;
 
 use crate::base::{Geometry, PieceIndex};

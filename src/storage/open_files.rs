@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::mapping::Mapping;
-use crate::sys;
+use crate::sys::{self, Cached, SendMap};
 
 /// The most files that all torrents together keep open (`limits.md`).
 const MAX_OPEN: usize = 256;
@@ -20,11 +20,45 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// An open file, counted, with its map if it has one.
 #[derive(Debug)]
 pub(super) struct OpenFile {
-    pub(super) file: Arc<File>,
+    pub(super) file: File,
     pub(super) writable: bool,
     /// Made at the first write; none where a map could not be made.
     pub(super) mapping: OnceLock<Option<Mapping>>,
+    /// Made when it is first sent from.
+    send_map: OnceLock<Option<Arc<SendMap>>>,
+    /// It lies on no disk.
+    in_memory: bool,
     _counted: Counted,
+}
+
+impl OpenFile {
+    fn new(file: File, writable: bool) -> Self {
+        let in_memory = sys::is_in_memory(&file);
+        Self {
+            file,
+            writable,
+            mapping: OnceLock::new(),
+            send_map: OnceLock::new(),
+            in_memory,
+            _counted: Counted::new(),
+        }
+    }
+
+    /// Whether reading the range would not wait for the disk. Never so if the file ends before.
+    pub(super) fn is_cached(&self, offset: u64, len: u64) -> Cached {
+        if !self.in_memory {
+            return sys::is_cached(&self.file, offset, len);
+        }
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() >= offset.saturating_add(len) => Cached::Yes,
+            _ => Cached::No,
+        }
+    }
+
+    /// The first `len` bytes as a map to send from, the same at each call; none where it cannot be mapped.
+    pub(super) fn send_map(&self, len: u64) -> Option<Arc<SendMap>> {
+        self.send_map.get_or_init(|| SendMap::new(&self.file, len).ok().map(Arc::new)).clone()
+    }
 }
 
 #[derive(Debug)]
@@ -74,8 +108,7 @@ impl OpenFiles {
         if let Some(found) = self.find(n, writable) {
             return Ok(found);
         }
-        let file = Arc::new(open()?);
-        let opened = Arc::new(OpenFile { file, writable, mapping: OnceLock::new(), _counted: Counted::new() });
+        let opened = Arc::new(OpenFile::new(open()?, writable));
         let mut closed = Vec::new();
         {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +128,8 @@ impl OpenFiles {
         Ok(opened)
     }
 
-    fn find(&self, n: u32, writable: bool) -> Option<Arc<OpenFile>> {
+    /// File number `n` if it is open (and writable, if that is asked for).
+    pub(super) fn find(&self, n: u32, writable: bool) -> Option<Arc<OpenFile>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.uses += 1;
         let uses = inner.uses;

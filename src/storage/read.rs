@@ -1,32 +1,16 @@
-use std::fs::File;
 use std::sync::Arc;
 
+use super::open_files::OpenFile;
 use super::{Storage, StorageError, Target};
 use crate::base::{Block, PieceIndex};
-use crate::sys::{self, Cached};
-
-/// A part of a block on its way to a socket.
-#[derive(Clone, Debug)]
-pub enum SendSpan {
-    /// Bytes of a file, for `sendfile`.
-    File {
-        /// The file. Not to be written through.
-        file: Arc<File>,
-        /// First byte.
-        offset: u64,
-        /// Bytes.
-        len: u32,
-    },
-    /// That many zeros: padding.
-    Zeros(u32),
-}
+use crate::sys;
 
 /// A step of a read: a run of bytes in one open file, or zeros.
-struct Run {
+pub(super) struct Run {
     number: u32,
-    file: Option<Arc<File>>,
-    offset: u64,
-    len: u64,
+    pub(super) open: Option<Arc<OpenFile>>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
 }
 
 /// A run of bytes on disk.
@@ -65,8 +49,8 @@ impl Storage {
         self.runs(position, rest.len() as u64, |run| {
             let (part, behind) = std::mem::take(&mut rest).split_at_mut(usize::try_from(run.len).unwrap_or(usize::MAX));
             rest = behind;
-            match &run.file {
-                Some(file) => sys::read_at(file, part, run.offset).map_err(|e| self.error(run.number, "read", e)),
+            match &run.open {
+                Some(open) => sys::read_at(&open.file, part, run.offset).map_err(|e| self.error(run.number, "read", e)),
                 None => {
                     part.fill(0);
                     Ok(())
@@ -75,75 +59,17 @@ impl Storage {
         })
     }
 
-    /// Where the bytes of a block lie, appended to `spans` in order: for sending without reading.
-    ///
-    /// # Errors
-    /// A file that cannot be opened. That it may be too short comes out when it is sent.
-    pub fn spans_for_send(&self, block: Block, spans: &mut Vec<SendSpan>) -> Result<(), StorageError> {
-        self.runs(self.block_position(block), u64::from(block.len()), |run| {
-            let len = u32::try_from(run.len).unwrap_or(u32::MAX);
-            spans.push(match run.file {
-                Some(file) => SendSpan::File { file, offset: run.offset, len },
-                None => SendSpan::Zeros(len),
-            });
-            Ok(())
-        })
-    }
-
-    /// Whether sending or reading the block would not wait for the disk. Looks at the ends of each part of it.
-    ///
-    /// # Errors
-    /// A file that cannot be opened.
-    pub fn is_cached(&self, block: Block) -> Result<Cached, StorageError> {
-        let mut cached = Cached::Yes;
-        self.runs(self.block_position(block), u64::from(block.len()), |run| {
-            if let (Some(file), Cached::Yes) = (&run.file, cached) {
-                cached = sys::is_cached(file, run.offset, run.len);
-            }
-            Ok(())
-        })?;
-        Ok(cached)
-    }
-
-    /// Brings a piece into the page cache, and returns when it is there.
-    ///
-    /// # Errors
-    /// As [`Storage::read`].
-    pub fn read_ahead(&self, piece: PieceIndex) -> Result<(), StorageError> {
-        let len = u64::from(self.geometry.piece_len(piece));
-        self.runs(self.geometry.position(piece), len, |run| {
-            if let Some(file) = &run.file {
-                sys::will_need(file, run.offset, run.len);
-            }
-            Ok(())
-        })?;
-        // The hint does not wait. Reading does, and tells of media errors.
-        let mut scratch = vec![0; 1 << 17];
-        let mut begin = 0;
-        while u64::from(begin) < len {
-            let step = scratch.len().min(usize::try_from(len - u64::from(begin)).unwrap_or(usize::MAX));
-            self.read_piece(piece, begin, &mut scratch[..step])?;
-            begin += u32::try_from(step).unwrap_or(u32::MAX);
-        }
-        Ok(())
-    }
-
-    fn block_position(&self, block: Block) -> u64 {
-        self.geometry.position(block.piece()) + u64::from(block.begin())
-    }
-
     /// Opens what a range of the torrent lies in, and hands it on in order.
-    fn runs(
+    pub(super) fn runs(
         &self,
         position: u64,
         len: u64,
         mut visit: impl FnMut(Run) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         for place in self.places(position, len) {
-            let file = place.file.map(|number| self.open_to_read(number)).transpose()?;
+            let open = place.file.map(|number| self.open_to_read(number)).transpose()?;
             let number = place.file.unwrap_or(0);
-            let file = file.map(|open| open.file.clone());
-            visit(Run { number, file, offset: place.offset, len: place.len })?;
+            visit(Run { number, open, offset: place.offset, len: place.len })?;
         }
         Ok(())
     }

@@ -58,22 +58,63 @@ fn assert_reads_back(storage: &Storage, layout: &Layout, content: &[u8]) {
     }
 }
 
-/// What `sendfile` would send.
+/// What would be sent, either way. Where the system does not tell what is in memory, nothing can be.
 fn sent(storage: &Storage, block: crate::base::Block) -> Vec<u8> {
-    let mut spans = Vec::new();
-    storage.spans_for_send(block, &mut spans).unwrap();
-    let mut bytes = Vec::new();
-    for span in spans {
-        match span {
-            SendSpan::Zeros(len) => bytes.resize(bytes.len() + len as usize, 0),
-            SendSpan::File { file, offset, len } => {
-                let at = bytes.len();
-                bytes.resize(at + len as usize, 0);
-                crate::sys::read_at(&file, &mut bytes[at..], offset).unwrap();
+    let [mapped, copied] = [Lending::Mapped, Lending::Copied].map(|lending| {
+        loop {
+            match lent(storage, block, lending) {
+                Ok(bytes) => return Some(bytes),
+                Err(Lent::Cold) => storage.read_ahead(Window::of(block.piece(), block.begin())).unwrap(),
+                Err(_) => return None,
             }
         }
+    });
+    assert!(mapped == copied, "{block:?}");
+    mapped.unwrap_or_else(|| {
+        let file = tempfile::tempfile_in(storage.path().parent().unwrap()).unwrap();
+        sys::write_at(&file, &[b"x"], 0).unwrap();
+        assert!(!sys::is_in_memory(&file) && sys::is_cached(&file, 0, 1) == Cached::Unknown, "{block:?}");
+        let mut bytes = vec![0; block.len() as usize];
+        storage.read(block, &mut bytes).unwrap();
+        bytes
+    })
+}
+
+fn lent(storage: &Storage, block: crate::base::Block, lending: Lending) -> Result<Vec<u8>, Lent> {
+    use std::io::Read;
+    let (mut spans, mut copied) = (vec![SendSpan::Copied(1)], vec![7]);
+    match storage.lend(block.piece(), block.begin(), block.len(), lending, &mut spans, &mut copied) {
+        Lent::All => {}
+        other => {
+            assert_eq!((spans.len(), copied.len()), (1, 1), "nothing is left behind");
+            return Err(other);
+        }
     }
-    bytes
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut bytes = Vec::new();
+    let mut rest = &copied[..];
+    for span in &spans {
+        let mut gather = sys::Gather::new();
+        let len = match span {
+            SendSpan::Copied(len) => {
+                let (part, behind) = rest.split_at(*len as usize);
+                rest = behind;
+                gather.push(part);
+                *len
+            }
+            SendSpan::Mapped { map, offset, len } => {
+                assert_eq!(lending, Lending::Mapped);
+                assert!(gather.push_mapped(map, *offset, *len as usize));
+                *len
+            }
+        };
+        assert_eq!(gather.send(&ours).unwrap(), len as usize);
+        let at = bytes.len();
+        bytes.resize(at + len as usize, 0);
+        theirs.read_exact(&mut bytes[at..]).unwrap();
+    }
+    assert!(rest.is_empty());
+    Ok(bytes.split_off(1))
 }
 
 #[test]

@@ -129,6 +129,9 @@ pub enum CloseReason {
     /// Neither side has anything for the other.
     #[error("no use to each other")]
     Useless,
+    /// A file was cut while a block of it was on its way: the frame cannot be finished.
+    #[error("a file was cut while it was sent")]
+    Cut,
     /// The other side closed, or the network did.
     #[error("connection lost")]
     Lost,

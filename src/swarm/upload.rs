@@ -81,6 +81,24 @@ impl Swarm {
         self.totals.up.add(now, payload);
     }
 
+    /// Blocks that were taken out of the peer's outbox and did not begin to leave, in their order: they wait there again,
+    /// but for those that the peer may no longer have, because it was choked meanwhile. The caller looks into the outbox
+    /// again by itself.
+    pub fn handle_unsent(&mut self, key: PeerKey, blocks: &[Block]) {
+        let Some(peer) = self.peers.at_mut(key) else { return };
+        if !peer.am_choking {
+            return peer.outbox.put_back(blocks);
+        }
+        let (kept, dropped): (Vec<Block>, Vec<Block>) =
+            blocks.iter().partition(|block| peer.allowed_out.contains(&block.piece()));
+        peer.outbox.put_back(&kept);
+        if peer.fast {
+            for block in dropped {
+                peer.outbox.push(&Message::reject(block));
+            }
+        }
+    }
+
     /// A block that a peer asked for could not be read: it is told so, and gets nothing else of the piece.
     pub fn handle_read_failed(&mut self, key: PeerKey, block: Block) {
         let Some(peer) = self.peers.at_mut(key) else { return };
@@ -228,6 +246,81 @@ impl Swarm {
                 peer.outbox.push(&Message::Have(piece.get()));
             }
             Self::wake(&mut self.wakes, key, peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Bitfield, Geometry, PeerId};
+    use crate::swarm::{NewPeer, SwarmConfig};
+    use crate::wire::Reserved;
+
+    /// A seed, and a peer that has asked for the blocks of the first piece.
+    fn asked(reserved: Reserved) -> (Swarm, PeerKey, Instant, Vec<Block>) {
+        let now = Instant::now();
+        let geometry = Geometry::new(1 << 20, 1 << 16).unwrap();
+        let config = SwarmConfig {
+            info_hash: [1; 20],
+            peer_id: PeerId([2; 20]),
+            listen_port: None,
+            max_peers: 10,
+            block_memory: 1 << 20,
+            limit_up: None,
+            sequential: false,
+            super_seed: false,
+            many_per_address: true,
+        };
+        let have = Bitfield::full(geometry.piece_count());
+        let mut swarm = Swarm::new(now, geometry.clone(), &have, &[], config, 3);
+        let new = NewPeer { address: ([192, 0, 2, 1], 6881).into(), outgoing: false, id: PeerId([4; 20]), reserved };
+        let key = swarm.handle_connected(now, new).unwrap();
+        swarm.handle_message(now, key, &Message::Interested).unwrap();
+        let blocks: Vec<Block> = geometry.blocks(geometry.piece(0).unwrap()).collect();
+        for block in &blocks {
+            let (index, begin, len) = (block.piece().get(), block.begin(), block.len());
+            swarm.handle_message(now, key, &Message::Request { index, begin, len }).unwrap();
+        }
+        swarm.outbox(key).unwrap().take_control(&mut Vec::new());
+        (swarm, key, now, blocks)
+    }
+
+    fn control(swarm: &mut Swarm, key: PeerKey) -> Vec<u8> {
+        let mut control = Vec::new();
+        swarm.outbox(key).unwrap().take_control(&mut control);
+        control
+    }
+
+    #[test]
+    fn what_is_not_sent_waits_again() {
+        let (mut swarm, key, _, blocks) = asked(Reserved::NONE.with_fast());
+        let outbox = swarm.outbox(key).unwrap();
+        let taken: Vec<Block> = std::iter::from_fn(|| outbox.next_piece()).take(3).collect();
+        swarm.handle_unsent(key, &taken[1..]);
+        assert_eq!(swarm.outbox(key).unwrap().pieces().collect::<Vec<_>>(), blocks[1..]);
+        assert!(control(&mut swarm, key).is_empty());
+    }
+
+    #[test]
+    fn not_if_the_peer_was_choked_meanwhile() {
+        for fast in [true, false] {
+            let reserved = if fast { Reserved::NONE.with_fast() } else { Reserved::NONE };
+            let (mut swarm, key, now, blocks) = asked(reserved);
+            let outbox = swarm.outbox(key).unwrap();
+            let taken: Vec<Block> = std::iter::from_fn(|| outbox.next_piece()).take(2).collect();
+            swarm.set_choking(now, key, true);
+            control(&mut swarm, key);
+            // The second piece is allowed to it all the same.
+            let kept = swarm.geometry.block(swarm.geometry.piece(1).unwrap(), 0).unwrap();
+            swarm.peers.at_mut(key).unwrap().allowed_out.push(kept.piece());
+            swarm.handle_unsent(key, &[taken[0], kept, taken[1]]);
+            assert_eq!(swarm.outbox(key).unwrap().pieces().collect::<Vec<_>>(), [kept]);
+            let mut rejects = Vec::new();
+            for block in &blocks[..if fast { 2 } else { 0 }] {
+                Message::reject(*block).encode_into(&mut rejects);
+            }
+            assert_eq!(control(&mut swarm, key), rejects);
         }
     }
 }

@@ -131,11 +131,18 @@ pub enum Cached {
     Unknown,
 }
 
-/// Whether the first and the last of `len` bytes from `offset` on are in the page cache.
+/// How far apart the bytes are that [`is_cached`] looks at: systems read ahead and evict by more than this at a time.
+const PROBE_STEP: u64 = 64 << 10;
+
+/// Whether `len` bytes from `offset` on are in the page cache, going by samples of which the first and the last byte are
+/// two. Not so if the file ends before.
 pub fn is_cached(file: &File, offset: u64, len: u64) -> Cached {
     #[cfg(target_os = "linux")]
     {
-        for at in [offset, offset + len.max(1) - 1] {
+        let last = offset + len.max(1) - 1;
+        // The last first: it tells in one call of a file that was cut, and of most that was never read.
+        let between = (offset..last).step_by(usize::try_from(PROBE_STEP).unwrap_or(usize::MAX));
+        for at in std::iter::once(last).chain(between) {
             let mut byte = [0];
             let flags = rustix::io::ReadWriteFlags::NOWAIT;
             match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, flags) {
@@ -148,34 +155,25 @@ pub fn is_cached(file: &File, offset: u64, len: u64) -> Cached {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (file, offset, len, IoSliceMut::new(&mut []));
+        let _ = (file, offset, len, PROBE_STEP, IoSliceMut::new(&mut []));
         Cached::Unknown
     }
 }
 
-/// Sends up to `len` bytes of `file` from `offset` on to `socket` without reading them: how many it took.
-///
-/// # Errors
-/// As the system says: `WouldBlock` when the socket is full, `UnexpectedEof` when the file ends before `offset`.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub fn send_file(socket: impl std::os::fd::AsFd, file: &File, offset: u64, len: usize) -> io::Result<usize> {
-    let mut at = offset;
-    match rustix::fs::sendfile(socket, file, Some(&mut at), len)? {
-        0 if len > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        sent => Ok(sent),
+/// Whether the file lies in memory and nowhere else, so that reading it waits for no disk (or for the same one as all our
+/// memory does, where there is swap).
+pub fn is_in_memory(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const TMPFS: i64 = 0x0102_1994;
+        const RAMFS: i64 = 0x8584_58f6;
+        #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+        rustix::fs::fstatfs(file).is_ok_and(|stat| matches!((stat.f_type as i64) & 0xffff_ffff, TMPFS | RAMFS))
     }
-}
-
-/// As on Linux, by way of a buffer.
-///
-/// # Errors
-/// As on Linux.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub fn send_file(socket: impl std::os::fd::AsFd, file: &File, offset: u64, len: usize) -> io::Result<usize> {
-    let mut buf = [0; 1 << 14];
-    match file.read_at(&mut buf[..len.min(1 << 14)], offset)? {
-        0 if len > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        read => Ok(rustix::io::write(socket, &buf[..read])?),
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        false
     }
 }
 
@@ -218,20 +216,6 @@ mod tests {
             assert!(start <= 1 << 19);
         }
         assert_ne!(is_cached(&file, 1 << 19, 10), Cached::No);
-    }
-
-    #[test]
-    fn files_to_sockets() {
-        use std::io::Read;
-        let file = tempfile::tempfile().unwrap();
-        write_at(&file, &[b"0123456789"], 0).unwrap();
-        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(send_file(&ours, &file, 7, 100).unwrap(), 3);
-        assert_eq!(send_file(&ours, &file, 10, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        drop(ours);
-        let mut sent = String::new();
-        theirs.read_to_string(&mut sent).unwrap();
-        assert_eq!(sent, "789");
     }
 
     #[test]

@@ -1,22 +1,24 @@
 //! L3, at its foot: what only some systems can do, each with a portable fallback. Nothing else names a platform.
 //!
 //! For: opening files that stay below a folder, names as a file system has them, taking and counting space, vectored
-//! positioned I/O, process limits, signals, choosing a network interface, the width of the terminal.
+//! positioned I/O, sending from mapped files, process limits, signals, choosing a network interface, the width of the terminal.
 //! Must not know: torrents, pieces, peers.
 
 mod device;
 mod dir;
 mod file;
 mod process;
+mod send;
 mod signals;
 mod space;
 
 pub use device::{bind_client, bind_socket};
 pub use dir::{Access, Dir};
 pub use file::{
-    Cached, data_from, inode, is_cached, is_executable, make_executable, path_of, private, read_at, send_file, stamp,
-    start_writing_back, will_need, write_at,
+    Cached, data_from, inode, is_cached, is_executable, is_in_memory, make_executable, path_of, private, read_at,
+    stamp, start_writing_back, will_need, write_at,
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
+pub use send::{Gather, SendMap, is_cut};
 pub use signals::{StopSignal, StopSignals};
 pub use space::{Allocation, FileSystem, allocate, available, file_system, sync_file_system};

@@ -23,6 +23,7 @@ mod shared;
 mod spec;
 mod task;
 mod trackers;
+mod upload;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

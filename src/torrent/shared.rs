@@ -11,7 +11,7 @@ use super::conn;
 use super::event::Event;
 use super::network::Network;
 use crate::base::{PeerId, PeerKey, PieceIndex};
-use crate::disk::{Completions, DiskPool, Job, ToVerify};
+use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
 use crate::hash::Expected;
 use crate::metainfo::{Info, Metainfo};
 use crate::net::{dial, handshake};
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) metainfo: Arc<Metainfo>,
     pub(super) storage: Arc<Storage>,
     pub(super) disk: Arc<DiskPool>,
+    /// What is being read ahead for those who download from us.
+    pub(super) aheads: Arc<ReadAheads>,
     /// Pieces that the disk threads are done with, for the torrent's task.
     pub(super) verdicts: Arc<Completions>,
     pub(super) network: Arc<Network>,
@@ -93,6 +95,7 @@ impl Shared {
             metainfo,
             storage,
             disk,
+            aheads: ReadAheads::new(),
             verdicts,
             network,
             events,

@@ -79,6 +79,19 @@ impl Outbox {
         Some(block)
     }
 
+    /// Puts blocks back that were taken out and not sent, before all others; `blocks` in the order in which they came.
+    pub fn put_back(&mut self, blocks: &[Block]) {
+        for block in blocks.iter().rev() {
+            self.pieces.push_front(*block);
+            self.piece_bytes += frame_len(*block);
+        }
+    }
+
+    /// The youngest block.
+    pub fn last_piece(&self) -> Option<Block> {
+        self.pieces.back().copied()
+    }
+
     /// The oldest block.
     pub fn peek(&self) -> Option<Block> {
         self.pieces.front().copied()
@@ -150,6 +163,9 @@ mod tests {
         assert!(!outbox.cancel_piece(blocks[1]));
         assert_eq!(outbox.next_piece(), Some(blocks[0]));
         assert_eq!(outbox.next_piece(), Some(blocks[2]));
+        outbox.put_back(&[blocks[0], blocks[2]]);
+        assert_eq!((outbox.peek(), outbox.last_piece()), (Some(blocks[0]), blocks.last().copied()));
+        assert_eq!((outbox.next_piece(), outbox.next_piece()), (Some(blocks[0]), Some(blocks[2])));
         assert_eq!(outbox.piece_count(), blocks.len() - 3);
         assert_eq!(outbox.clear_pieces().collect::<Vec<_>>(), blocks[3..]);
         assert!(outbox.is_empty());

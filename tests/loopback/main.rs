@@ -14,3 +14,4 @@ mod resume;
 mod sources;
 mod spill;
 mod transfer;
+mod upload;
