@@ -136,6 +136,14 @@ fn every_mistake_has_its_code_and_one_line() {
         (&["create", "data", "--name", "a/b", "-o", "ab.torrent"], 2, "a/b"),
         (&["verify", "data.torrent", "data/a.bin"], 2, "a folder of files"),
         (&["scrape", "data.torrent"], 5, "no trackers"),
+        (&["bench", "speed"], 2, "gannet bench --help"),
+        (&["bench", "loopback", "--leechers", "0"], 2, "gannet bench loopback --help"),
+        (&["bench", "loopback", "--connections", "9", "--processes"], 2, "cannot be used with"),
+        (&["bench", "hash", "--size", "1k"], 2, "from 64KiB"),
+        (&["bench", "disk", "--dir", "none"], 4, "none: no such file"),
+        (&["bench", "disk", "--size", "1TiB", "--piece-length", "16KiB"], 2, "--piece-length"),
+        (&["bench", "loopback", "--size", "1TiB", "--piece-length", "16KiB"], 2, "--piece-length"),
+        (&["bench", "hash", "--size", "64KiB", "--runs", "1", "--plot", "no/such/a.svg"], 4, "no/such"),
         (&["config", "--config", "none.toml"], 2, "none.toml: no such file"),
         (&["config", "--config", "bad.toml"], 2, "bad.toml:1: invalid value 'fast'"),
         (&["info", "data.torrent", "--config", "unknown.toml"], 2, "unknown.toml:2: there is no setting 'limits'"),
@@ -155,7 +163,7 @@ fn help_is_a_result() {
     let place = Place::new();
     let help = place.ok(&["--help"]);
     for command in
-        ["get", "seed", "create", "info", "verify", "magnet", "scrape", "demo", "completions", "man", "config"]
+        ["get", "seed", "create", "info", "verify", "magnet", "scrape", "bench", "demo", "completions", "man", "config"]
     {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         let own = place.ok(&[command, "--help"]);
@@ -624,4 +632,147 @@ fn demonstration() {
     assert!(text(&output.stdout).contains("every byte compared and right"), "{}", text(&output.stdout));
     let left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["home"]);
+}
+
+/// Names of what lies in a folder.
+fn names_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The rows of all tables of a bench.
+fn rows_of(report: &Value) -> Vec<&Value> {
+    report["tables"].as_array().unwrap().iter().flat_map(|table| table["rows"].as_array().unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_measured(row: &Value, runs: usize) {
+    let rate = &row["bytes_per_second"];
+    assert_eq!(rate["runs"].as_array().map(Vec::len), Some(runs), "{row}");
+    let [min, median, max] = ["min", "median", "max"].map(|name| rate[name].as_f64().unwrap());
+    assert!(0.0 < min && min <= median && median <= max, "{row}");
+    assert!(row["cpu_seconds_per_gib"]["median"].as_f64().unwrap() >= 0.0, "{row}");
+}
+
+#[test]
+fn bench_of_hashes_and_a_picture() {
+    let place = Place::new();
+    let args = ["bench", "hash", "--size", "256KiB", "--runs", "2", "--json", "--plot", "hash.svg"];
+    let report = place.json(&args);
+    assert_eq!((&report["bench"], &report["version"]), (&"hash".into(), &env!("CARGO_PKG_VERSION").into()));
+    let cores = report["machine"]["cores"].as_u64().unwrap();
+    assert!(cores > 0);
+    let rows = rows_of(&report);
+    for hash in ["sha1", "sha256"] {
+        for on in [1, cores] {
+            let is = |row: &&&Value| row["hash"] == hash && row["tier"] == "scalar" && row["cores"] == on;
+            assert_eq!(rows.iter().filter(is).count(), 1, "{hash} on {on} cores");
+        }
+    }
+    rows.iter().for_each(|row| assert_measured(row, 2));
+    assert!(!report["calibration_seconds"]["runs"].as_array().unwrap().is_empty());
+    assert_eq!(report["noisy"], !report["noise"].as_array().unwrap().is_empty());
+    let svg = fs::read_to_string(place.path().join("hash.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.contains("prefers-color-scheme"), "{svg}");
+    assert_eq!(svg.matches("class=\"bar").count(), rows.len());
+}
+
+#[test]
+fn bench_of_the_disk() {
+    let place = Place::new();
+    fs::create_dir(place.path().join("here")).unwrap();
+    let told =
+        place.ok(&["bench", "disk", "--dir", "here", "--size", "1500k", "--piece-length", "64KiB", "--runs", "1"]);
+    for word in ["map ", "pwrite ", "sync ", "read, cold", "read, warm", "check ", "CPU s/GiB", "gannet uses: "] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    assert!(names_in(&place.path().join("here")).is_empty());
+    assert_eq!(place.ok(&["bench", "disk", "--dir", "here", "--size", "64KiB", "--runs", "1", "-q"]), "");
+}
+
+#[test]
+fn bench_of_whole_downloads() {
+    let place = Place::new();
+    let common = ["--size", "1M", "--piece-length", "64KiB", "--json"];
+    let report = place.json(&[&["bench", "loopback", "--runs", "2"][..], &common].concat());
+    assert_eq!((&report["seeds"], &report["leechers"], &report["size"]), (&1.into(), &1.into(), &1_000_000.into()));
+    assert_measured(rows_of(&report)[0], 2);
+
+    let many =
+        ["bench", "loopback", "--seeds", "2", "--leechers", "3", "--processes", "--runs", "1", "--format", "hybrid"];
+    let report = place.json(&[&many[..], &common].concat());
+    let rows = rows_of(&report);
+    assert_measured(rows[0], 1);
+    assert_measured(rows[1], 3);
+    assert_eq!(rows[2]["bytes_per_second"], Value::Null);
+    #[cfg(target_os = "linux")]
+    assert!(rows.iter().all(|row| row["peak_anonymous_bytes"].as_u64().unwrap() > 0), "{rows:?}");
+
+    let report = place.json(&[&["bench", "loopback", "--connections", "30", "--runs", "1"][..], &common].concat());
+    let rows = rows_of(&report);
+    assert_eq!((&rows[0]["role"], &rows[1]["role"]), (&"leecher".into(), &"seed".into()));
+    rows.iter().for_each(|row| assert_measured(row, 1));
+    let few_files = format!("ulimit -n 120; exec '{}' bench loopback --connections 200", env!("CARGO_BIN_EXE_gannet"));
+    let output = Command::new("sh").args(["-c", &few_files]).current_dir(place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(one_line(&output).contains("ulimit -n"));
+    assert_eq!(names_in(place.path()), ["home"]);
+    assert!(names_in(&place.path().join("home")).is_empty(), "nothing is left in the user's home");
+}
+
+#[test]
+fn bench_of_clients_and_of_all() {
+    let place = Place::new();
+    // No path, no other client.
+    let args = ["bench", "compare", "--size", "1M", "--runs", "2", "--json"];
+    let output = place.command(&args).env("PATH", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = rows_of(&report);
+    assert_measured(rows[0], 2);
+    assert_eq!((&rows[0]["client"], &rows[0]["right"]), (&"gannet".into(), &2.into()));
+    assert!(rows[1..].iter().all(|row| row["installed"] == false && row["note"] == "not installed"), "{report}");
+    assert_eq!(rows.len(), 5);
+
+    let report = place.json(&["bench", "all", "--size", "1M", "--runs", "1", "--json", "--plot", "all.svg"]);
+    let side: Vec<&str> =
+        report["tables"][0]["rows"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    for (name, want) in side.iter().zip(["hash (", "disk (", "network (", "end to end ("]) {
+        assert!(name.starts_with(want), "{side:?}");
+    }
+    assert_eq!(side.len(), 4);
+    let holds = report["held_back_by"]["name"].as_str().unwrap();
+    assert!(["hash", "disk", "network", "processor"].contains(&holds), "{holds}");
+    assert!(report["verdict"][0].as_str().unwrap().starts_with("what holds the rest back: the "));
+    let mut left = names_in(place.path());
+    left.sort();
+    assert_eq!(left, ["all.svg", "home"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_bench_that_is_stopped_cleans_up() {
+    let place = Place::new();
+    for (what, sign) in
+        [("disk", "payload"), ("loopback", "leechers"), ("loopback --processes", "leechers"), ("compare", "race")]
+    {
+        let here = place.path().join("here");
+        fs::create_dir(&here).unwrap();
+        let mut args = vec!["bench"];
+        args.extend(what.split(' '));
+        args.extend(["--dir", "here", "--size", "8MiB", "--runs", "1000", "--quiet"]);
+        let child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let under_way = || names_in(&here).iter().any(|scratch| here.join(scratch).join(sign).exists());
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !under_way() {
+            assert!(std::time::Instant::now() < patience, "{what}: nothing happens");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{what}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{what}: {}", text(&output.stderr));
+        // Empty, or this fails.
+        fs::remove_dir(&here).unwrap();
+    }
 }

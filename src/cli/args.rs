@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArgs;
 use super::options::{GetOptions, SeedOptions};
 use super::quantity::parse_size;
 
@@ -22,6 +23,7 @@ Examples:
   gannet seed photos.torrent photos            share what is already there
   gannet verify photos.torrent /mnt/copy/photos
   gannet demo                                  see it work, without a network
+  gannet bench all                             what can this machine do, and what holds it back?
 
 Sizes and rates: k, M, G, T are powers of 1000 and KiB, MiB, GiB, TiB powers of 1024, in bytes.
 Times: 30s, 10m, 2h, 1h30m, 1d.
@@ -94,6 +96,7 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     Magnet(MagnetArgs),
     Scrape(ScrapeArgs),
+    Bench(BenchArgs),
     Demo(DemoArgs),
     /// Show the settings in effect, and where each comes from
     ///
@@ -231,7 +234,7 @@ pub(super) enum PieceLength {
     Fixed(u32),
 }
 
-fn parse_piece_length(text: &str) -> Result<PieceLength, String> {
+pub(super) fn parse_piece_length(text: &str) -> Result<PieceLength, String> {
     const LOWEST: u64 = 16 << 10;
     const HIGHEST: u64 = 256 << 20;
     if text.eq_ignore_ascii_case("auto") {
@@ -381,11 +384,29 @@ mod tests {
             "-vv verify a.torrent path",
             "config --json",
             "completions zsh",
+            "bench hash --runs 3 --plot a.svg --json",
+            "bench disk --dir /tmp --size 1GiB --piece-length auto",
+            "bench loopback --seeds 2 --leechers 8 --processes --format hybrid",
+            "bench loopback --connections 500",
+            "bench compare --client aria2 --client gannet --timeout 2m",
+            "bench all --size 64MiB",
         ] {
             let parsed = Cli::try_parse_from(format!("gannet {line}").split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
-        for line in ["get", "seed a.torrent", "frobnicate", "get a --limit-down fast", "get a -q -v", "share path"] {
+        for line in [
+            "get",
+            "seed a.torrent",
+            "frobnicate",
+            "get a --limit-down fast",
+            "get a -q -v",
+            "share path",
+            "bench",
+            "bench speed",
+            "bench disk --size 1k",
+            "bench hash --runs 0",
+            "bench loopback --connections 5 --seeds 2",
+        ] {
             assert!(Cli::try_parse_from(format!("gannet {line}").split(' ')).is_err(), "{line}");
         }
     }

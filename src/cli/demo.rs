@@ -1,7 +1,5 @@
 //! `gannet demo`: a tracker, seeders and a real download, all on this machine.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +14,7 @@ use super::options::{GetOptions, Listen};
 use super::progress::count;
 use super::quantity::{bytes, duration, mean_rate, rate};
 use super::report::Reporter;
+use super::scratch::{Scratch, is_same, make_file};
 use super::select::Selection;
 use super::signals::Signals;
 use super::{get, hashing, json, screen};
@@ -29,18 +28,16 @@ const NAME: &str = "gannet-demo";
 const WATCHABLE: Duration = Duration::from_secs(3);
 /// Seeders have their data at hand and the tracker beside them: more than this is a fault.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes read at a time when files are compared.
-const STEP: usize = 1 << 20;
 
 pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
-    let folder = Folder::new()?;
+    let folder = Scratch::new(&std::env::temp_dir(), "demo")?;
     let note = |line: &str| {
         if !global.output.quiet && !global.output.json {
             screen::message(line);
         }
     };
-    note(&format!("making {} of random data in {}, removed at the end", bytes(args.size), shown(&folder.0)));
-    let data = folder.0.join("seeded").join(NAME);
+    note(&format!("making {} of random data in {}, removed at the end", bytes(args.size), shown(folder.path())));
+    let data = folder.path().join("seeded").join(NAME);
     let files = make_data(&data, args.size)?;
 
     super::runtime()?.block_on(async {
@@ -50,62 +47,29 @@ pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
             .map_err(|e| Failure::network(format!("a tracker on loopback: {}", super::exit::io_words(&e))))?;
         reach_loopback(tracker.address()).await?;
         let metainfo = make_torrent(&data, &files, &tracker.announce_url(), &global.output)?;
-        let seeders = signals.unless(start_seeders(args, &metainfo, &data, &folder.0)).await?;
+        let seeders = signals.unless(start_seeders(args, &metainfo, &data, folder.path())).await?;
         signals.unless(until_announced(&tracker, &metainfo, args.seeders)).await?;
         note(&format!("{} and a tracker on loopback; downloading as 'gannet get' does", count(args.seeders, "seeder")));
 
         let started = Instant::now();
-        let downloaded = download(metainfo, &folder.0, global, &mut signals).await;
+        let downloaded = download(metainfo, folder.path(), global, &mut signals).await;
         let took = started.elapsed();
         for seeder in &seeders {
             seeder.stop(Duration::from_secs(1)).await;
         }
         downloaded?;
-        compare(&data, &folder.0.join("downloaded").join(NAME), &files)?;
+        compare(&data, &folder.path().join("downloaded").join(NAME), &files)?;
         tell(args, took, global)
     })
-}
-
-/// A folder for temporary files, removed with all in it when this is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self, Failure> {
-        let name = format!("gannet-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).map_err(|e| Failure::disk(&path, &e))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(e) = fs::remove_dir_all(&self.0) {
-            screen::message(format_args!("gannet: {}", Failure::disk(&self.0, &e)));
-        }
-    }
 }
 
 /// Files of random bytes, `size` in all: a large one, smaller ones, and one that is no multiple of anything.
 fn make_data(folder: &Path, size: u64) -> Result<Vec<SourceFile>, Failure> {
     let parts = [("film.bin", size / 2), ("album/track-1.bin", size / 4), ("album/track-2.bin", size / 5)];
     let rest = size - parts.iter().map(|(_, len)| len).sum::<u64>();
-    let mut rng = fastrand::Rng::new();
     let mut files = Vec::new();
     for (name, length) in parts.into_iter().chain([("notes.bin", rest)]) {
-        let path = folder.join(name);
-        let refused = |e: io::Error| Failure::disk(&path, &e);
-        fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(refused)?;
-        let mut out = BufWriter::with_capacity(STEP, File::create_new(&path).map_err(refused)?);
-        let mut block = vec![0; STEP];
-        let mut left = length;
-        while left > 0 {
-            let step = usize::try_from(left).unwrap_or(STEP).min(STEP);
-            rng.fill(&mut block[..step]);
-            out.write_all(&block[..step]).map_err(refused)?;
-            left -= step as u64;
-        }
-        out.flush().map_err(refused)?;
+        make_file(&folder.join(name), length, || Ok(()))?;
         files.push(SourceFile::new(name.split('/'), length));
     }
     Ok(files)
@@ -211,23 +175,10 @@ async fn download(metainfo: Metainfo, folder: &Path, global: &Global, signals: &
 
 /// Every byte of every file.
 fn compare(ours: &Path, theirs: &Path, files: &[SourceFile]) -> Result<(), Failure> {
-    let (mut left, mut right) = (vec![0; STEP], vec![0; STEP]);
     for file in files {
-        let (a, b) = (on_disk(ours, file), on_disk(theirs, file));
-        let open = |path: &Path| File::open(path).map_err(|e| Failure::disk(path, &e));
-        let (mut x, mut y) = (open(&a)?, open(&b)?);
-        if y.metadata().map_err(|e| Failure::disk(&b, &e))?.len() != file.length {
-            return Err(differs(&b));
-        }
-        let mut rest = file.length;
-        while rest > 0 {
-            let step = usize::try_from(rest).unwrap_or(STEP).min(STEP);
-            x.read_exact(&mut left[..step]).map_err(|e| Failure::disk(&a, &e))?;
-            y.read_exact(&mut right[..step]).map_err(|e| Failure::disk(&b, &e))?;
-            if left[..step] != right[..step] {
-                return Err(differs(&b));
-            }
-            rest -= step as u64;
+        let copy = on_disk(theirs, file);
+        if !is_same(&on_disk(ours, file), &copy, file.length)? {
+            return Err(differs(&copy));
         }
     }
     Ok(())
@@ -267,6 +218,8 @@ fn tell(args: &DemoArgs, took: Duration, global: &Global) -> Result<(), Failure>
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

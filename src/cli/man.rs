@@ -22,7 +22,7 @@ const EXIT_CODES: [(&str, &str); 9] = [
     ("141", "Nobody reads standard output any more."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 6] = [
+const ENVIRONMENT: [(&str, &str); 8] = [
     (
         "GANNET_*",
         "Every option of get and seed: GANNET_LIMIT_UP=500k is --limit-up 500k, GANNET_NO_TRACKERS=1 is \
@@ -30,6 +30,14 @@ const ENVIRONMENT: [(&str, &str); 6] = [
       variables over the configuration file.",
     ),
     ("GANNET_CONFIG", "The configuration file, as --config."),
+    (
+        "GANNET_HASH",
+        "How many messages are hashed at once: scalar, ni4 or avx512 instead of the fastest that there is.",
+    ),
+    (
+        "GANNET_LIBTORRENT_PYTHON",
+        "The Python interpreter that has libtorrent, for bench compare, if it is not python3.",
+    ),
     ("GANNET_LOG", "What is logged, such as gannet::net=debug."),
     ("NO_COLOR", "If not empty, no colours."),
     ("SOURCE_DATE_EPOCH", "The date that create writes into a torrent, in seconds since 1970."),
@@ -54,8 +62,11 @@ fn render(page: &mut Vec<u8>) -> io::Result<()> {
     roff.control("SH", ["OPTIONS"]);
     command.get_arguments().for_each(|arg| option(&mut roff, arg));
     roff.to_writer(page)?;
-    for sub in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-        render_command(sub, page)?;
+    for sub in commands_of(&command) {
+        render_command(sub.get_name(), sub, page)?;
+        for own in commands_of(sub) {
+            render_command(&format!("{} {}", sub.get_name(), own.get_name()), own, page)?;
+        }
     }
     table(page, "EXIT STATUS", &EXIT_CODES)?;
     table(page, "ENVIRONMENT", &ENVIRONMENT)?;
@@ -74,10 +85,14 @@ fn render(page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// A section for a subcommand: what it does, and its options.
-fn render_command(sub: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+fn commands_of(command: &Command) -> impl Iterator<Item = &Command> {
+    command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+}
+
+/// A section for a subcommand called `name`: what it does, and its options.
+fn render_command(name: &str, sub: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     let mut roff = Roff::new();
-    roff.control("SH", [format!("GANNET {}", sub.get_name().to_uppercase()).as_str()]);
+    roff.control("SH", [format!("GANNET {}", name.to_uppercase()).as_str()]);
     let mut owned = sub.clone();
     let usage = owned.render_usage().to_string();
     roff.text([bold(usage.trim_start_matches("Usage: ").trim())]);
@@ -162,9 +177,17 @@ mod tests {
         let mut page = Vec::new();
         render(&mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
-        for part in
-            [".TH", "GANNET GET", "GANNET DEMO", "limit\\-down", "EXIT STATUS", "143", "GANNET_CONFIG", ".SH FILES"]
-        {
+        for part in [
+            ".TH",
+            "GANNET GET",
+            "GANNET DEMO",
+            "GANNET BENCH LOOPBACK",
+            "limit\\-down",
+            "EXIT STATUS",
+            "143",
+            "GANNET_CONFIG",
+            ".SH FILES",
+        ] {
             assert!(page.contains(part), "{part}");
         }
     }

@@ -6,6 +6,7 @@
 
 mod address;
 mod args;
+mod bench;
 mod completions;
 mod config;
 mod create;
@@ -25,6 +26,7 @@ mod progress;
 mod quantity;
 mod report;
 pub mod scrape;
+mod scratch;
 mod screen;
 mod seed;
 mod select;
@@ -106,6 +108,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, &global),
         Command::Magnet(args) => magnet::run(&args, &global),
         Command::Scrape(args) => scrape::command(args, &global),
+        Command::Bench(args) => bench::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Config => config::run(&global),
         Command::Completions(args) => completions::run(&args),
@@ -146,9 +149,15 @@ fn say_clap(error: &clap::Error, args: &[OsString]) -> Result<(), Failure> {
 
 /// The command that arguments are for, though they are wrong.
 fn command_in(args: &[OsString]) -> Option<String> {
-    let known = Cli::command();
-    let mut words = args.iter().skip(1).filter_map(|arg| arg.to_str());
-    words.find_map(|word| known.find_subcommand(word)).map(|found| found.get_name().to_owned())
+    let mut known = &Cli::command();
+    let mut names = Vec::new();
+    for word in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        if let Some(found) = known.find_subcommand(word) {
+            names.push(found.get_name());
+            known = found;
+        }
+    }
+    (!names.is_empty()).then(|| names.join(" "))
 }
 
 /// One line instead of a backtrace.

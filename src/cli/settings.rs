@@ -20,7 +20,7 @@ use super::options::{GetOptions, SeedOptions};
 const MAX_CONFIG_LEN: u64 = 1 << 20;
 
 /// Variables that are no settings, but ours all the same.
-const OTHER_VARIABLES: [&str; 3] = ["GANNET_CONFIG", "GANNET_HASH", "GANNET_LOG"];
+const OTHER_VARIABLES: [&str; 4] = ["GANNET_CONFIG", "GANNET_HASH", "GANNET_LIBTORRENT_PYTHON", "GANNET_LOG"];
 
 /// Every setting, as a command line of its own.
 #[derive(Clone, Debug, Default, Parser)]

@@ -95,6 +95,19 @@ impl MiniTracker {
         format!("http://{}/announce", self.address)
     }
 
+    /// Forgets all of a torrent's peers that did not have everything when they came. For one download after another, none of which is to hear of the one before.
+    pub fn forget_leechers(&self, info_hash: [u8; 20]) {
+        if let Some(swarm) = self.swarms.lock().get_mut(&info_hash) {
+            swarm.peers.retain(|_, peer| peer.came_complete);
+        }
+    }
+
+    /// Counts `address` among a torrent's seeders, as if it had announced itself.
+    pub fn add_seeder(&self, info_hash: [u8; 20], address: SocketAddr) {
+        let peer = Peer { complete: true, came_complete: true, seen: Instant::now() };
+        self.swarms.lock().entry(info_hash).or_default().peers.insert(address, peer);
+    }
+
     /// What it has counted for a torrent.
     pub fn counts(&self, info_hash: [u8; 20]) -> Counts {
         self.swarms.lock().get(&info_hash).map(Swarm::counts).unwrap_or_default()
@@ -122,6 +135,8 @@ struct Swarm {
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     complete: bool,
+    /// It had everything when it was first heard of.
+    came_complete: bool,
     seen: Instant,
 }
 
@@ -268,7 +283,8 @@ impl Swarms {
         } else if swarm.peers.len() >= MAX_PEERS && !swarm.peers.contains_key(&address) {
             return Err("too many peers");
         } else {
-            swarm.peers.insert(address, Peer { complete, seen: now });
+            let came_complete = swarm.peers.get(&address).map_or(complete, |peer| peer.came_complete);
+            swarm.peers.insert(address, Peer { complete, came_complete, seen: now });
         }
 
         let wanted = match event {
@@ -372,6 +388,26 @@ mod tests {
         // Silent peers are forgotten.
         let later = announce(now + Duration::from_secs(181), "10.0.0.9", 9, "left=1").unwrap();
         assert_eq!((later.peers.len(), later.leechers), (0, Some(1)));
+    }
+
+    #[test]
+    fn those_who_came_to_download_are_forgotten() {
+        let (swarms, now) = (swarms(), Instant::now());
+        ask(&swarms, now, "10.0.0.1", 1, "left=0&event=started");
+        ask(&swarms, now, "10.0.0.2", 2, "left=9&event=started");
+        ask(&swarms, now, "10.0.0.2", 2, "left=0&event=completed");
+        ask(&swarms, now, "10.0.0.3", 3, "left=9&event=started");
+        let hash = *b"\0xxxxxxxxxxxxxxxxxx\xff";
+        let tracker = MiniTracker { address: ([0; 4], 0).into(), swarms: Arc::new(swarms), accepting: nothing() };
+        tracker.add_seeder(hash, "10.0.0.4:4".parse().unwrap());
+        assert_eq!((tracker.counts(hash).seeders, tracker.counts(hash).leechers), (3, 1));
+        tracker.forget_leechers(hash);
+        assert_eq!((tracker.counts(hash).seeders, tracker.counts(hash).leechers), (2, 0));
+        tracker.forget_leechers([9; 20]);
+    }
+
+    fn nothing() -> JoinHandle<()> {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().spawn(async {})
     }
 
     #[test]

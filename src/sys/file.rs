@@ -185,6 +185,14 @@ pub fn will_need(file: &File, offset: u64, len: u64) {
     let _ = (file, offset, NonZeroU64::new(len));
 }
 
+/// Has the system forget what it holds of the file in memory, as far as it is on the disk: the next read is a cold one.
+pub fn drop_cached(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 mod tests {

@@ -1,7 +1,8 @@
 //! L3, at its foot: what only some systems can do, each with a portable fallback. Nothing else names a platform.
 //!
 //! For: opening files that stay below a folder, names as a file system has them, taking and counting space, vectored
-//! positioned I/O, sending from mapped files, process limits, signals, choosing a network interface, the width of the terminal.
+//! positioned I/O, sending from mapped files, process limits, what processes use, signals, choosing a network interface,
+//! the width of the terminal.
 //! Must not know: torrents, pieces, peers.
 
 mod device;
@@ -11,14 +12,19 @@ mod process;
 mod send;
 mod signals;
 mod space;
+mod usage;
 
 pub use device::{bind_client, bind_socket};
 pub use dir::{Access, Dir};
 pub use file::{
-    Cached, data_from, inode, is_cached, is_executable, is_in_memory, make_executable, path_of, private, read_at,
-    stamp, start_writing_back, will_need, write_at,
+    Cached, data_from, drop_cached, inode, is_cached, is_executable, is_in_memory, make_executable, path_of, private,
+    read_at, stamp, start_writing_back, will_need, write_at,
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
 pub use send::{Gather, SendMap, is_cut};
 pub use signals::{StopSignal, StopSignals};
 pub use space::{Allocation, FileSystem, allocate, available, file_system, sync_file_system};
+pub use usage::{
+    anonymous_memory, available_memory, children_cpu_time, cpu_time, processor_name, spawn_owned, system_name,
+    thread_cpu_time,
+};

@@ -34,9 +34,9 @@ struct Kernels<const W: usize> {
     initial: [u32; W],
 }
 
-/// The ways to hash many messages, and which are in use.
+/// A way to hash many messages: which kernels may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tier {
+pub struct Tier {
     ni: bool,
     avx512: bool,
 }
@@ -65,6 +65,15 @@ impl Tier {
         *TIER.get_or_init(|| wanted) == wanted
     }
 
+    /// Every way that this processor has, from the plainest on, each by the name that [`force_tier`](super::force_tier)
+    /// takes: to compare them. One message at a time is the first.
+    pub fn available() -> Vec<Self> {
+        let detected = Self::detected();
+        let one = [Self { avx512: false, ..detected }, Self { ni: false, ..detected }];
+        let lanes = one.into_iter().filter(|tier| *tier != Self::SCALAR);
+        std::iter::once(Self::SCALAR).chain(lanes).collect()
+    }
+
     pub(super) fn detected() -> Self {
         #[cfg(target_arch = "x86_64")]
         return Self { ni: ni::is_supported(), avx512: avx512::is_supported() };
@@ -81,7 +90,8 @@ impl Tier {
         return self;
     }
 
-    pub(super) fn name(self) -> &'static str {
+    /// Its name: `scalar`, `ni4`, `avx512`, or `avx512 and ni4`.
+    pub fn name(self) -> &'static str {
         match (self.ni, self.avx512) {
             (true, true) => "avx512 and ni4",
             (false, true) => "avx512",
@@ -90,7 +100,8 @@ impl Tier {
         }
     }
 
-    pub(super) fn lanes(self) -> usize {
+    /// How many messages it takes side by side.
+    pub fn lanes(self) -> usize {
         match (self.ni, self.avx512) {
             (_, true) => 16,
             (true, false) => 4,
@@ -98,7 +109,8 @@ impl Tier {
         }
     }
 
-    pub(super) fn sha1_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
+    /// SHA-1 of many messages, in their order.
+    pub fn sha1_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
         let initial = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
         #[cfg(target_arch = "x86_64")]
         let kernels = Kernels {
@@ -111,7 +123,8 @@ impl Tier {
         kernels.many(messages, super::sha1)
     }
 
-    pub(super) fn sha256_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 32]> {
+    /// SHA-256 of many messages, in their order.
+    pub fn sha256_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 32]> {
         let initial =
             [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
         #[cfg(target_arch = "x86_64")]
@@ -273,6 +286,14 @@ mod tests {
             assert_eq!(tier.sha1_many(&messages), v1, "{} {what}", tier.name());
             assert_eq!(tier.sha256_many(&messages), v2, "{} {what}", tier.name());
         }
+    }
+
+    #[test]
+    fn each_way_has_a_name_of_its_own() {
+        let names: Vec<_> = Tier::available().iter().map(|tier| tier.name()).collect();
+        let known = ["scalar", "ni4", "avx512"];
+        assert_eq!(names, known.into_iter().filter(|name| names.contains(name)).collect::<Vec<_>>());
+        assert!(names.contains(&"scalar"));
     }
 
     #[test]
