@@ -1,4 +1,4 @@
-//! Connecting to peers.
+//! Reaching peers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,23 +7,34 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::handshake::{self, Failed};
+use super::stream::Stream;
+use crate::wire::Handshake;
+
 /// How long a peer may take to answer (`limits.md`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens a TCP connection to a peer.
-///
-/// # Errors
-/// What the system says, or [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`].
-pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    prepare(&stream);
-    Ok(stream)
-}
+/// How peers are reached: the one place that knows which ways there are, and in which order they are tried.
+#[derive(Debug, Default)]
+pub struct Dialer {}
 
-/// What every connection with a peer is set to.
-pub fn prepare(stream: &TcpStream) {
-    // We write whole turns at once; a request must not wait for the answer to the one before it.
-    let _ = stream.set_nodelay(true);
+impl Dialer {
+    /// Connects with the peer at `address` and greets it.
+    ///
+    /// # Errors
+    /// What went wrong on the last way that was tried.
+    pub async fn dial(&self, address: SocketAddr, ours: &Handshake) -> Result<(Stream, Handshake), Failed> {
+        let mut stream = self.connect(address).await?;
+        let theirs = handshake::greet(&mut stream, ours).await?;
+        Ok((stream, theirs))
+    }
+
+    /// Opens a connection with what listens at `address`, and says nothing yet.
+    ///
+    /// # Errors
+    /// What the system says, or `TimedOut` after [`CONNECT_TIMEOUT`].
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Stream::from)
+    }
 }

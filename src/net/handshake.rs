@@ -3,10 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::stream::Stream;
 use crate::wire::{Handshake, HandshakeError};
 
 /// How long the whole handshake may take; not per read, or one byte every nine seconds would hold a socket for ever.
@@ -34,7 +33,7 @@ pub enum Failed {
 ///
 /// # Errors
 /// [`Failed`]; the connection is of no use then.
-pub async fn greet(stream: &mut TcpStream, ours: &Handshake) -> Result<Handshake, Failed> {
+pub async fn greet(stream: &mut Stream, ours: &Handshake) -> Result<Handshake, Failed> {
     within_deadline(async {
         stream.write_all(&ours.encode()).await?;
         let mut bytes = [0; Handshake::LEN];
@@ -51,7 +50,7 @@ pub async fn greet(stream: &mut TcpStream, ours: &Handshake) -> Result<Handshake
 /// # Errors
 /// [`Failed`]; the connection is of no use then.
 pub async fn answer(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     ours: impl FnOnce([u8; 20]) -> Option<Handshake>,
 ) -> Result<Handshake, Failed> {
     within_deadline(async {

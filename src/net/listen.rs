@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+use super::stream::Stream;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
@@ -50,13 +52,10 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The next connection. Does not fail: what goes wrong is waited out.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub async fn accept(listener: &TcpListener) -> (Stream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => {
-                super::dial::prepare(&stream);
-                return (stream, canonical(address));
-            }
+            Ok((stream, address)) => return (stream.into(), canonical(address)),
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted || e.kind() == io::ErrorKind::ConnectionReset => {}
             Err(_) => tokio::time::sleep(EXHAUSTED_PAUSE).await,
         }

@@ -2,6 +2,7 @@
 //!
 //! For: connecting, listening, the handshake of peers; talking to trackers over HTTP and UDP.
 //! Must not know: what is decided with what arrives.
+//! Main types: [`Stream`](stream::Stream), [`Dialer`](dial::Dialer).
 //! BEPs: 3 (handshake), 7, 15, 23.
 
 pub mod dial;
@@ -9,4 +10,5 @@ pub mod handshake;
 pub mod http;
 pub mod listen;
 pub mod mini_tracker;
+pub mod stream;
 pub mod tracker;

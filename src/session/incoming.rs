@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Torrents;
+use crate::net::stream::Stream;
 use crate::net::{handshake, listen};
 use crate::torrent::Network;
 
@@ -38,7 +39,7 @@ pub(super) async fn serve(listener: TcpListener, torrents: Arc<Torrents>, networ
 }
 
 /// Does the handshake and hands the connection over.
-async fn welcome(mut stream: TcpStream, address: SocketAddr, torrents: &Torrents, network: &Network) {
+async fn welcome(mut stream: Stream, address: SocketAddr, torrents: &Torrents, network: &Network) {
     let Some(permit) = network.connection() else { return };
     let mut wanted = None;
     let answered = handshake::answer(&mut stream, |info_hash| {

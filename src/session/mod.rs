@@ -20,6 +20,7 @@ pub use config::Config;
 use crate::base::PeerId;
 use crate::disk::DiskPool;
 use crate::error::Error;
+use crate::net::dial::Dialer;
 use crate::net::listen;
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::sys::open_file_limit;
@@ -77,7 +78,8 @@ impl Session {
         let listeners = listen::open(&config.listen).map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
         let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
-        let network = Arc::new(Network::new(limits, affordable(config.max_connections, open_file_limit())));
+        let network =
+            Arc::new(Network::new(limits, Dialer::default(), affordable(config.max_connections, open_file_limit())));
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
             .into_iter()

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::outgoing::Outgoing;
 use super::shared::{Shared, Signal};
 use super::upload::{Pace, Upload};
 use crate::base::{Block, PeerKey};
+use crate::net::stream::Stream;
 use crate::swarm::{CloseReason, Misbehaved, Receive};
 use crate::wire::{DecodeError, Decoder, Item};
 
@@ -23,7 +23,7 @@ const WRITE_STALL: Duration = Duration::from_secs(120);
 
 pub(super) struct Conn<'a> {
     pub(super) shared: &'a Arc<Shared>,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) key: PeerKey,
     decoder: Decoder,
     /// The block whose body the decoder is filling.
@@ -33,7 +33,7 @@ pub(super) struct Conn<'a> {
 }
 
 /// Runs the connection until it ends, and says why. A block half received goes down with it; the swarm knows.
-pub(super) async fn run(shared: &Arc<Shared>, stream: TcpStream, key: PeerKey, signal: &Signal) -> CloseReason {
+pub(super) async fn run(shared: &Arc<Shared>, stream: Stream, key: PeerKey, signal: &Signal) -> CloseReason {
     let decoder = Decoder::new(Some(shared.metainfo.info.geometry().piece_count()));
     let out = Outgoing::default();
     let mut conn = Conn { shared, stream, key, decoder, receiving: None, out, upload: Upload::default() };
@@ -169,7 +169,7 @@ impl From<DecodeError> for Failure {
     }
 }
 
-async fn ready(stream: &TcpStream, interest: Option<Interest>) -> io::Result<tokio::io::Ready> {
+async fn ready(stream: &Stream, interest: Option<Interest>) -> io::Result<tokio::io::Ready> {
     match interest {
         Some(interest) => stream.ready(interest).await,
         None => pending().await,

@@ -30,7 +30,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
 pub use event::{Event, State, Status, TrackerReport};
@@ -44,6 +43,7 @@ pub use crate::storage::Place;
 use crate::base::InfoHash;
 use crate::disk::DiskPool;
 use crate::metainfo::Metainfo;
+use crate::net::stream::Stream;
 use crate::net::tracker::TrackerClient;
 use crate::storage::Progress;
 use crate::wire::Handshake;
@@ -192,7 +192,7 @@ impl Torrent {
     }
 
     /// Takes a connection whose handshake is done.
-    pub fn accept(&self, stream: TcpStream, address: SocketAddr, theirs: Handshake, permit: OwnedSemaphorePermit) {
+    pub fn accept(&self, stream: Stream, address: SocketAddr, theirs: Handshake, permit: OwnedSemaphorePermit) {
         if let Some(shared) = self.inner.shared() {
             tokio::spawn(shared.attend(stream, address, false, theirs, permit));
         }

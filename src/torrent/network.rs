@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::limits::RateLimits;
+use crate::net::dial::Dialer;
 
 /// Connections being opened at once, over all torrents (`limits.md`).
 const MAX_HALF_OPEN: usize = 64;
@@ -22,6 +23,8 @@ const DIAL_BURST: u32 = 60;
 pub struct Network {
     /// Rate limits.
     pub limits: RateLimits,
+    /// How peers are reached.
+    pub dialer: Dialer,
     connections: Arc<Semaphore>,
     half_open: Semaphore,
     /// When the next connection may be opened, less the burst.
@@ -30,9 +33,10 @@ pub struct Network {
 
 impl Network {
     /// At most `max_connections` at once.
-    pub fn new(limits: RateLimits, max_connections: usize) -> Self {
+    pub fn new(limits: RateLimits, dialer: Dialer, max_connections: usize) -> Self {
         Self {
             limits,
+            dialer,
             connections: Arc::new(Semaphore::new(max_connections)),
             half_open: Semaphore::new(MAX_HALF_OPEN),
             next_dial: Mutex::new(Instant::now()),

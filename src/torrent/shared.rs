@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
 
 use super::conn;
@@ -14,7 +13,7 @@ use crate::base::{PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
 use crate::hash::Expected;
 use crate::metainfo::{Info, Metainfo};
-use crate::net::{dial, handshake};
+use crate::net::stream::Stream;
 use crate::storage::Storage;
 use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Spill, Swarm};
 use crate::wire::{Handshake, Reserved, client_name};
@@ -218,12 +217,7 @@ impl Shared {
             return self.turn(|swarm, now| swarm.handle_dial_failed(now, address));
         };
         let ours = self.our_handshake(self.metainfo.info.info_hash().wire());
-        let greeted = self.network.paced(async {
-            let mut stream = dial::dial(address).await?;
-            let theirs = handshake::greet(&mut stream, &ours).await?;
-            Ok::<_, handshake::Failed>((stream, theirs))
-        });
-        match greeted.await {
+        match self.network.paced(self.network.dialer.dial(address, &ours)).await {
             Ok((stream, theirs)) => self.attend(stream, address, true, theirs, permit).await,
             Err(e) => {
                 tracing::debug!(%address, error = %e, "could not connect");
@@ -235,7 +229,7 @@ impl Shared {
     /// Stays with a connection whose handshake is done until it ends.
     pub(super) async fn attend(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         address: SocketAddr,
         outgoing: bool,
         theirs: Handshake,

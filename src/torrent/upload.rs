@@ -14,7 +14,6 @@ use std::io;
 use std::mem::take;
 use std::time::{Duration, Instant};
 
-use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use super::conn::Conn;
@@ -146,11 +145,7 @@ impl Conn<'_> {
     }
 
     fn send(&mut self) -> io::Result<usize> {
-        let gather = self.out.gather();
-        let sent = self.stream.try_io(Interest::WRITABLE, || gather.send(&self.stream))?;
-        if sent == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
+        let sent = self.stream.try_send(&self.out.gather())?;
         self.out.advance(sent);
         Ok(sent)
     }

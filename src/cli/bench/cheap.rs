@@ -10,15 +10,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::exit::{Failure, io_words};
 use super::payload::Payload;
 use crate::base::{Bitfield, Block, BlockPool, Geometry, PeerId};
-use crate::net::{dial, handshake};
+use crate::net::dial::Dialer;
+use crate::net::handshake;
+use crate::net::stream::Stream;
 use crate::sys;
 use crate::wire::{Decoder, Handshake, Item, Message, PieceHeader, Reserved, piece_header};
 
@@ -58,21 +60,20 @@ impl Data {
 
     /// Calls `address` and introduces itself.
     pub(super) async fn call(&self, address: SocketAddr) -> io::Result<Link> {
-        let mut stream = dial::dial(address).await?;
-        let theirs = handshake::greet(&mut stream, &self.handshake()).await.map_err(io::Error::other)?;
+        let dialled = Dialer::default().dial(address, &self.handshake()).await;
+        let (stream, theirs) = dialled.map_err(io::Error::other)?;
         Ok(self.link(stream, theirs))
     }
 
     /// Waits for what an incoming connection says, and introduces itself.
-    async fn answer(&self, mut stream: TcpStream) -> io::Result<Link> {
-        dial::prepare(&stream);
+    async fn answer(&self, mut stream: Stream) -> io::Result<Link> {
         let ours = self.handshake();
         let asked = handshake::answer(&mut stream, |info_hash| (info_hash == ours.info_hash).then_some(ours));
         let theirs = asked.await.map_err(io::Error::other)?;
         Ok(self.link(stream, theirs))
     }
 
-    fn link(&self, stream: TcpStream, theirs: Handshake) -> Link {
+    fn link(&self, stream: Stream, theirs: Handshake) -> Link {
         let decoder = Decoder::new(Some(self.geometry.piece_count()));
         Link { stream, decoder, fast: theirs.reserved.fast() }
     }
@@ -80,7 +81,7 @@ impl Data {
 
 /// A connection whose handshake is done.
 pub(super) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     /// The other side knows BEP 6.
     fast: bool,
@@ -96,7 +97,7 @@ impl Link {
     /// Waits for bytes and takes them in.
     async fn read(&mut self) -> io::Result<()> {
         loop {
-            self.stream.readable().await?;
+            self.stream.ready(Interest::READABLE).await?;
             match self.stream.try_read_vectored(&mut self.decoder.buffers()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => {
@@ -272,7 +273,7 @@ impl Seed {
             while let Ok((stream, _)) = listener.accept().await {
                 let (data, go) = (all.clone(), going.clone());
                 tokio::spawn(async move {
-                    let link = data.answer(stream).await?;
+                    let link = data.answer(stream.into()).await?;
                     seed(data, link, go).await
                 });
             }
