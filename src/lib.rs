@@ -110,6 +110,7 @@
 //! | announces over HTTP and UDP | forms in `tracker/http.rs`, `tracker/udp.rs`; sockets in `net/tracker/` |
 //! | where a URL from a stranger may lead | `net/http/address.rs` |
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
+//! | one UDP port for uTP and DHT | `net/udp.rs` |
 //! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `session/mod.rs` |
 //! | opening, preallocating, mapped files | `storage/mod.rs`, `storage/prepare.rs`, `storage/mapping.rs` |
 //! | hashing what lies on disk | `storage/check.rs`; of new torrents `storage/hash_files.rs` |

@@ -1,6 +1,7 @@
 //! L3: sockets.
 //!
-//! For: connecting, listening, the handshake of peers; talking to trackers over HTTP and UDP.
+//! For: connecting, listening, the handshake of peers; one UDP port for all that is not TCP; talking to trackers over
+//! HTTP and UDP.
 //! Must not know: what is decided with what arrives.
 //! Main types: [`Stream`](stream::Stream), [`Dialer`](dial::Dialer).
 //! BEPs: 3 (handshake), 7, 15, 23.
@@ -12,3 +13,4 @@ pub mod listen;
 pub mod mini_tracker;
 pub mod stream;
 pub mod tracker;
+pub mod udp;

@@ -26,6 +26,10 @@ pub struct Config {
     pub max_peers: usize,
     /// Whether trackers are asked.
     pub trackers: bool,
+    /// Whether peers are reached by TCP, and may reach us.
+    pub tcp: bool,
+    /// Whether peers are reached by uTP (BEP 29), and may reach us.
+    pub utp: bool,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
@@ -44,6 +48,8 @@ impl Config {
             max_connections: MAX_CONNECTIONS,
             max_peers: MAX_PEERS,
             trackers: true,
+            tcp: true,
+            utp: true,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
             disk_threads: None,

@@ -21,8 +21,9 @@ use crate::base::PeerId;
 use crate::disk::DiskPool;
 use crate::error::Error;
 use crate::net::dial::Dialer;
-use crate::net::listen;
+use crate::net::listen::{self, Transports};
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
+use crate::net::udp::UdpHub;
 use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
 pub use crate::torrent::{AddTorrent, End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
@@ -45,6 +46,8 @@ struct Inner {
     addresses: Vec<SocketAddr>,
     torrents: Arc<Torrents>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
+    /// One UDP socket for each address, where anything uses UDP.
+    udp: Option<Arc<UdpHub>>,
 }
 
 /// Every torrent under each of the 20-byte names that peers may use for it.
@@ -75,13 +78,18 @@ impl Session {
     /// # Errors
     /// [`Error::Network`] when an address cannot be bound.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let listeners = listen::open(&config.listen).map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
-        let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+        let transports = Transports { tcp: config.tcp, udp: config.utp };
+        let listeners =
+            listen::open(&config.listen, transports).map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
+        let addresses = listeners.addresses();
+        let udp = if listeners.udp.is_empty() { None } else { Some(UdpHub::start(listeners.udp)) };
+        let udp = udp.transpose().map_err(|e| Error::Network(format!("cannot listen for UDP: {e}")))?.map(Arc::new);
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
         let network =
             Arc::new(Network::new(limits, Dialer::default(), affordable(config.max_connections, open_file_limit())));
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
+            .tcp
             .into_iter()
             .map(|listener| tokio::spawn(incoming::serve(listener, torrents.clone(), network.clone())))
             .collect();
@@ -95,6 +103,7 @@ impl Session {
                 addresses,
                 torrents,
                 listeners: Mutex::new(tasks),
+                udp,
                 config,
             }),
         })
@@ -127,6 +136,11 @@ impl Session {
             by_wire_form.insert(form, torrent.clone());
         }
         Ok(torrent)
+    }
+
+    /// The UDP sockets of its ports, where anything uses UDP.
+    pub fn udp(&self) -> Option<&Arc<UdpHub>> {
+        self.inner.udp.as_ref()
     }
 
     /// Where it listens.

@@ -1,0 +1,312 @@
+//! One UDP socket for each listening address, on the port of the TCP listener, shared by uTP and the DHT.
+//!
+//! A task per socket receives in batches (`recvmmsg`, GRO) and tells by the first bytes whose a datagram is: KRPC is a
+//! dictionary and begins with `d`, a uTP header of version 1 has a low nibble of 1 and a type of at most 4 above it.
+//! Everything else is dropped.
+//!
+//! *The DHT* takes its packets once, with [`UdpHub::dht_packets`]: a channel of [`DHT_QUEUE`] packets, each with the
+//! [`Route`] it came by. What does not fit is dropped, as the network would. It answers with [`UdpHub::answer`], which
+//! leaves by the socket and from the address that was asked, and asks with [`UdpHub::send_to`]. Neither waits: what the
+//! system does not take at once is lost like any other datagram. Nothing that is sent may be fragmented on its way, so
+//! packets have to stay below the path's MTU: 1,232 bytes go nearly everywhere.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Packets that may wait for the DHT.
+pub const DHT_QUEUE: usize = 256;
+
+/// The longest packet that is passed to the DHT, in bytes. Longer ones do not come unfragmented over Ethernet.
+pub const MAX_DHT_PACKET: usize = 1500;
+
+/// Messages that one call receives.
+const BATCH: usize = if quinn_udp::BATCH_SIZE < 16 { quinn_udp::BATCH_SIZE } else { 16 };
+
+/// Room for one message. With GRO that is a run of datagrams, up to the most that a UDP length can say.
+const MESSAGE: usize = 64 << 10;
+
+/// What a socket may hold while nobody looks, in bytes; the system may allow less.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// How long receiving rests after an error that is not about a single datagram.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between which addresses a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Our address, as far as it is known: a socket may have many.
+    local: Option<IpAddr>,
+    /// Which socket of the hub.
+    socket: usize,
+}
+
+/// A datagram for the DHT.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// How it came.
+    pub route: Route,
+    /// What it says.
+    pub bytes: Vec<u8>,
+}
+
+/// The UDP sockets of a session. Receives until it is dropped.
+#[derive(Debug)]
+pub struct UdpHub {
+    sockets: Vec<Arc<HubSocket>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct HubSocket {
+    index: usize,
+    io: UdpSocket,
+    state: UdpSocketState,
+    dht: OnceLock<mpsc::Sender<Packet>>,
+}
+
+impl UdpHub {
+    /// Receives from `sockets`, which [`listen::open`](super::listen::open) has bound.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn start(sockets: Vec<std::net::UdpSocket>) -> io::Result<Self> {
+        let mut hub = Self { sockets: Vec::new(), tasks: Vec::new() };
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let state = UdpSocketState::new((&socket).into())?;
+            // The default is a few hundred packets. More is a favour, not a need.
+            let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
+            let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
+            let socket = Arc::new(HubSocket { index, io: UdpSocket::from_std(socket)?, state, dht: OnceLock::new() });
+            hub.tasks.push(tokio::spawn(receive(socket.clone())));
+            hub.sockets.push(socket);
+        }
+        Ok(hub)
+    }
+
+    /// Where it receives.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.io.local_addr().ok()).collect()
+    }
+
+    /// The packets that are for the DHT, from now on. Whoever asks first has them; nobody else does.
+    pub fn dht_packets(&self) -> Option<mpsc::Receiver<Packet>> {
+        let (sender, receiver) = mpsc::channel(DHT_QUEUE);
+        let mut mine = true;
+        for socket in &self.sockets {
+            mine &= socket.dht.set(sender.clone()).is_ok();
+        }
+        mine.then_some(receiver)
+    }
+
+    /// Sends a datagram to `remote`, by the first socket of its family.
+    ///
+    /// # Errors
+    /// `AddrNotAvailable` without such a socket, else as the system says: `WouldBlock` when it has no room.
+    pub fn send_to(&self, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        let of_family = |socket: &&Arc<HubSocket>| {
+            socket.io.local_addr().is_ok_and(|address| address.is_ipv4() == remote.is_ipv4())
+        };
+        let socket = self.sockets.iter().find(of_family).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.send(remote, None, bytes)
+    }
+
+    /// Sends a datagram back by the way `route`, the one that another came by.
+    ///
+    /// # Errors
+    /// As the system says: `WouldBlock` when it has no room.
+    pub fn answer(&self, route: &Route, bytes: &[u8]) -> io::Result<()> {
+        let socket = self.sockets.get(route.socket).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.send(route.remote, route.local, bytes)
+    }
+}
+
+impl Drop for UdpHub {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl HubSocket {
+    fn send(&self, destination: SocketAddr, src_ip: Option<IpAddr>, contents: &[u8]) -> io::Result<()> {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit))
+    }
+
+    fn receive(&self, buffers: &mut [u8], meta: &mut [RecvMeta; BATCH]) -> io::Result<usize> {
+        let mut slices = buffers.chunks_exact_mut(MESSAGE).map(IoSliceMut::new);
+        let mut slices: [IoSliceMut<'_>; BATCH] =
+            std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), &mut slices, meta))
+    }
+
+    fn deliver(&self, meta: &RecvMeta, message: &[u8]) {
+        let route = Route { remote: canonical(meta.addr), local: meta.dst_ip, socket: self.index };
+        for datagram in message.chunks(meta.stride.max(1)) {
+            match Consumer::of(datagram) {
+                Some(Consumer::Dht) => {
+                    if let Some(dht) = self.dht.get().filter(|_| datagram.len() <= MAX_DHT_PACKET) {
+                        let _ = dht.try_send(Packet { route, bytes: datagram.to_vec() });
+                    }
+                }
+                Some(Consumer::Utp) | None => {}
+            }
+        }
+    }
+}
+
+async fn receive(socket: Arc<HubSocket>) {
+    // Untouched pages of it take no memory: without GRO each message is one datagram.
+    let mut buffers = vec![0; BATCH * MESSAGE];
+    let mut meta = [RecvMeta::default(); BATCH];
+    loop {
+        // It fails only when the runtime shuts down.
+        if socket.io.readable().await.is_err() {
+            return;
+        }
+        match socket.receive(&mut buffers, &mut meta) {
+            Ok(count) => {
+                for (meta, message) in meta.iter().zip(buffers.chunks_exact(MESSAGE)).take(count) {
+                    socket.deliver(meta, message.get(..meta.len).unwrap_or_default());
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            // Some systems report here that an earlier datagram found nobody.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset || e.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => {
+                tracing::debug!(%error, "cannot receive");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whose a datagram is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consumer {
+    Dht,
+    Utp,
+}
+
+impl Consumer {
+    fn of(datagram: &[u8]) -> Option<Self> {
+        match datagram.first()? {
+            b'd' => Some(Self::Dht),
+            kind if kind & 0x0f == UTP_VERSION && kind >> 4 <= UTP_LAST_TYPE && datagram.len() >= UTP_HEADER => {
+                Some(Self::Utp)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// BEP 29.
+const UTP_VERSION: u8 = 1;
+const UTP_LAST_TYPE: u8 = 4;
+const UTP_HEADER: usize = 20;
+
+/// One form for each address: without the label of the flow, IPv4 as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
+        }
+        other => SocketAddr::new(other.ip().to_canonical(), other.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn bind(ip: IpAddr) -> Option<std::net::UdpSocket> {
+        std::net::UdpSocket::bind((ip, 0)).ok()
+    }
+
+    #[test]
+    fn who_gets_what() {
+        let utp = [0x41; 20];
+        let table: [(&[u8], Option<Consumer>); 7] = [
+            (b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe", Some(Consumer::Dht)),
+            (&utp, Some(Consumer::Utp)),
+            (&[0x01; 1400], Some(Consumer::Utp)),
+            (&utp[..19], None),
+            (&[0x51; 20], None),
+            (&[0x02; 20], None),
+            (b"", None),
+        ];
+        for (datagram, expected) in table {
+            assert_eq!(Consumer::of(datagram), expected, "{datagram:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_of_the_dht_come_and_are_answered_by_the_same_way() {
+        let ips = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        // Wildcards: the answer has to come from the address that was asked.
+        let wildcards = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let v6_only = |ip: IpAddr| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).ok()?;
+            socket.set_only_v6(true).ok()?;
+            socket.bind(&SocketAddr::new(ip, 0).into()).ok()?;
+            Some(std::net::UdpSocket::from(socket))
+        };
+        let sockets = wildcards.iter().filter_map(|ip| if ip.is_ipv4() { bind(*ip) } else { v6_only(*ip) }).collect();
+        let hub = UdpHub::start(sockets).unwrap();
+        let mut packets = hub.dht_packets().unwrap();
+        assert!(hub.dht_packets().is_none(), "there is one DHT");
+        for at in hub.addresses() {
+            let ip = *ips.iter().find(|ip| ip.is_ipv4() == at.is_ipv4()).unwrap();
+            let Some(other) = bind(ip) else { continue };
+            other.set_read_timeout(Some(PATIENCE)).unwrap();
+            other.connect((ip, at.port())).unwrap();
+            for noise in [&b"x"[..], &[0x41; 20], &[b'd'; MAX_DHT_PACKET + 1]] {
+                other.send(noise).unwrap();
+            }
+            other.send(b"de").unwrap();
+            let packet = tokio::time::timeout(PATIENCE, packets.recv()).await.unwrap().unwrap();
+            assert_eq!((&packet.bytes[..], packet.route.remote), (&b"de"[..], other.local_addr().unwrap()));
+            hub.answer(&packet.route, b"d1:ae").unwrap();
+            // A connected socket hears only the address that it asked.
+            let mut answer = [0; 16];
+            assert_eq!(other.recv(&mut answer).unwrap(), 5);
+            hub.send_to(packet.route.remote, b"dxe").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_dropped_not_kept() {
+        let hub = UdpHub::start(vec![bind(Ipv4Addr::LOCALHOST.into()).unwrap()]).unwrap();
+        let mut packets = hub.dht_packets().unwrap();
+        let other = bind(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let at = hub.addresses()[0];
+        for n in 0..20 * DHT_QUEUE {
+            other.send_to(b"de", at).unwrap();
+            if n % 64 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let first = tokio::time::timeout(PATIENCE, packets.recv()).await.unwrap();
+        assert!(first.is_some() && packets.len() < DHT_QUEUE);
+        // It goes on after that.
+        let goes_on = async {
+            while packets.recv().await.unwrap().bytes != b"d1:xe" {
+                other.send_to(b"d1:xe", at).unwrap();
+            }
+        };
+        other.send_to(b"d1:xe", at).unwrap();
+        tokio::time::timeout(PATIENCE, goes_on).await.unwrap();
+    }
+}
