@@ -111,6 +111,8 @@ fn every_mistake_has_its_code_and_one_line() {
         (&["get", hash], 3, "use the .torrent file"),
         (&["get", "http://127.0.0.1:1/x.torrent"], 5, "http://127.0.0.1:1/..."),
         (&["get", "data.torrent", "--peer", "nowhere"], 2, "--peer"),
+        (&["get", "data.torrent", "--ip-filter", "none.dat"], 4, "none.dat: no such file"),
+        (&["get", "data.torrent", "--ip-filter", "page.torrent"], 3, "page.torrent: no list of addresses"),
         (&["seed", "data.torrent", "none"], 4, "none: no such file"),
         (&["seed", "data.torrent", "data/a.bin"], 2, "a folder of files"),
         (&["seed", "a.bin.torrent", "data"], 2, "did you mean data/a.bin?"),

@@ -12,7 +12,7 @@ use super::report::{Reporter, Subject};
 use super::select::Selection;
 use super::signals::Signals;
 use super::transfer::{self, Job};
-use super::{settings, source};
+use super::{ip_filter, settings, source};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::session::{AddTorrent, Config, Place, SeedGoal, Session};
@@ -46,8 +46,10 @@ pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
         }
         idle.iter().for_each(|line| reporter.warn(line));
         distinct(&jobs)?;
-        let config = config(&options.network, &options.disk)?;
+        let mut config = config(&options.network, &options.disk)?;
+        config.ip_filter = ip_filter::read(&options.network.ip_filters, &peers, &mut reporter)?;
         let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;
+        ip_filter::reload_on_hangup(&session, &options.network.ip_filters);
         download(&session, jobs, &mut reporter, &options, &mut signals).await
     })
 }

@@ -16,6 +16,7 @@ mod fetch;
 mod get;
 mod hashing;
 mod info;
+mod ip_filter;
 mod json;
 mod log;
 mod magnet;

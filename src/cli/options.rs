@@ -25,6 +25,9 @@ pub(super) struct NetworkOptions {
     /// Ask no trackers
     #[arg(long)]
     pub(super) no_trackers: bool,
+    /// Neither dial nor let in the addresses on this list: eMule's .dat, PeerGuardian's text, CIDR, also gzipped; again for more
+    #[arg(long = "ip-filter", value_name = "FILE")]
+    pub(super) ip_filters: Vec<PathBuf>,
     /// Receive at most this many bytes per second (5M, 800k, 1.5MiB); 0 is no limit
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(super) limit_down: Option<Limit>,
@@ -272,6 +275,7 @@ layer!(NetworkOptions {
     listen,
     trackers,
     no_trackers,
+    ip_filters,
     limit_down,
     limit_up,
     max_peers,

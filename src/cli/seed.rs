@@ -9,7 +9,7 @@ use super::options::Layer;
 use super::report::Reporter;
 use super::signals::Signals;
 use super::transfer::{self, Job};
-use super::{get, place, source};
+use super::{get, ip_filter, place, source};
 use crate::session::{AddTorrent, Place, Session};
 
 pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
@@ -23,6 +23,8 @@ pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
         // Told here, where PATH is known to be what the user meant, rather than as bad pieces after an hour of hashing.
         std::fs::metadata(&args.path).map_err(|e| Failure::disk(&args.path, &e))?;
         place::check(&metainfo.info, &args.path)?;
+        let mut config = get::config(&options.network, &options.disk)?;
+        config.ip_filter = ip_filter::read(&options.network.ip_filters, &peers, &mut reporter)?;
         let subject = get::subject(&metainfo, &args.path);
         let torrent = AddTorrent {
             peers,
@@ -32,8 +34,8 @@ pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
             super_seed: options.super_seed,
             ..AddTorrent::new(Arc::new(metainfo), Place::Exact(args.path))
         };
-        let config = get::config(&options.network, &options.disk)?;
         let session = signals.unless(async { Session::start(config).await.map_err(Failure::from) }).await?;
+        ip_filter::reload_on_hangup(&session, &options.network.ip_filters);
         reporter.listening(&session.listen_addresses());
         transfer::run(&session, vec![Job { subject, torrent }], &mut reporter, None, &mut signals).await
     })

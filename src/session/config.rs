@@ -1,5 +1,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::swarm::IpFilter;
 
 /// Connections in all, unless said otherwise.
 const MAX_CONNECTIONS: usize = 500;
@@ -34,6 +37,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
     pub block_memory: u64,
+    /// Addresses that are neither dialled nor let in; see [`read_ip_filter`](super::read_ip_filter).
+    pub ip_filter: Arc<IpFilter>,
     /// Disk threads; `None` is one per core.
     pub disk_threads: Option<usize>,
 }
@@ -52,6 +57,7 @@ impl Config {
             utp: true,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
+            ip_filter: Arc::default(),
             disk_threads: None,
         }
     }

@@ -26,6 +26,9 @@ pub(super) async fn serve(listener: TcpListener, torrents: Arc<Torrents>, networ
     let per_address = Arc::new(PerAddress::default());
     loop {
         let (stream, address) = listen::accept(&listener).await;
+        if network.blocks(address.ip()) {
+            continue;
+        }
         let Ok(permit) = pending.clone().try_acquire_owned() else { continue };
         let Some(place) = per_address.enter(address.ip()) else { continue };
         let (torrents, network) = (torrents.clone(), network.clone());

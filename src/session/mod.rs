@@ -6,6 +6,7 @@
 
 mod config;
 mod incoming;
+mod ip_filter;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub use config::Config;
+pub use ip_filter::{IpFilterLists, read_ip_filter};
 
 use crate::base::PeerId;
 use crate::disk::DiskPool;
@@ -24,6 +26,7 @@ use crate::net::dial::Dialer;
 use crate::net::listen::{self, Transports};
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::net::udp::UdpHub;
+pub use crate::swarm::IpFilter;
 use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
 pub use crate::torrent::{AddTorrent, End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
@@ -87,6 +90,7 @@ impl Session {
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
         let network =
             Arc::new(Network::new(limits, Dialer::default(), affordable(config.max_connections, open_file_limit())));
+        network.set_ip_filter(config.ip_filter.clone());
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
             .tcp
@@ -141,6 +145,15 @@ impl Session {
     /// The UDP sockets of its ports, where anything uses UDP.
     pub fn udp(&self) -> Option<&Arc<UdpHub>> {
         self.inner.udp.as_ref()
+    }
+
+    /// Another filter of addresses, from now on: connections with those on it are closed.
+    pub fn set_ip_filter(&self, ip_filter: Arc<IpFilter>) {
+        // In this order: a torrent that begins meanwhile looks at the network.
+        self.inner.network.set_ip_filter(ip_filter.clone());
+        for torrent in self.inner.torrents.all() {
+            torrent.set_ip_filter(&ip_filter);
+        }
     }
 
     /// Where it listens.

@@ -14,10 +14,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::address_filter::{canonical, is_local, may_dial};
 use super::bans::{Bans, Identity};
+use super::ip_filter::IpFilter;
 use super::peer_priority::peer_priority;
 
 /// Addresses of a running torrent (limits.md).
@@ -84,7 +86,7 @@ pub enum Added {
     New,
     /// It was in the list, or has been given up not long ago.
     Known,
-    /// It may not be dialled: banned, ours, not a host's, a service's port, local from afar, too many ports of one IP.
+    /// It may not be dialled: banned, on the IP filter, ours, not a host's, a service's port, local from afar, too many ports of one IP.
     Refused,
     /// The list is full of addresses that are worth more.
     Full,
@@ -160,6 +162,7 @@ pub struct Candidates {
     own: VecDeque<SocketAddr>,
     external: [Option<SocketAddr>; 2],
     bans: Bans,
+    ip_filter: Arc<IpFilter>,
 }
 
 impl Candidates {
@@ -180,6 +183,7 @@ impl Candidates {
             own: VecDeque::new(),
             external: [None; 2],
             bans: Bans::default(),
+            ip_filter: Arc::default(),
         }
     }
 
@@ -195,6 +199,7 @@ impl Candidates {
         let unwelcome = !may_dial(addr, source, told_by, self.config.privileged_ports)
             || self.own.contains(&addr)
             || self.bans.is_banned(addr)
+            || self.ip_filter.blocks(addr.ip())
             || (source != Source::Manual
                 && !self.shares_ip(addr.ip())
                 && self.entries.range(ports_of(addr)).count() >= MAX_PORTS_PER_IP);
@@ -256,10 +261,13 @@ impl Candidates {
         self.ready.iter().any(|ready| !ready.is_empty())
     }
 
-    /// Whether an incoming connection from `addr` is welcome: not banned, not a second one from its IP address.
+    /// Whether an incoming connection from `addr` is welcome: not banned, not on the IP filter, not a second one from its
+    /// IP address.
     pub fn may_accept(&self, addr: SocketAddr) -> bool {
         let addr = canonical(addr);
-        !self.bans.is_banned(addr) && (self.shares_ip(addr.ip()) || !self.is_ip_busy(addr.ip()))
+        !self.bans.is_banned(addr)
+            && !self.ip_filter.blocks(addr.ip())
+            && (self.shares_ip(addr.ip()) || !self.is_ip_busy(addr.ip()))
     }
 
     /// A connection to or from `addr` is up. Call it once more with the address where an incoming peer listens, as
@@ -314,6 +322,21 @@ impl Candidates {
         for addr in addrs {
             self.forget(addr);
         }
+    }
+
+    /// Whom nobody may connect to or from from now on, not even if the user named him as a peer. Addresses that are known
+    /// already are forgotten.
+    pub fn set_ip_filter(&mut self, ip_filter: Arc<IpFilter>) {
+        self.ip_filter = ip_filter;
+        let addrs: Vec<_> = self.entries.keys().filter(|addr| self.is_filtered(**addr)).copied().collect();
+        for addr in addrs {
+            self.forget(addr);
+        }
+    }
+
+    /// Whether `addr` is on the IP filter.
+    pub fn is_filtered(&self, addr: SocketAddr) -> bool {
+        self.ip_filter.blocks(addr.ip())
     }
 
     /// Whether the peer at `addr` is banned.

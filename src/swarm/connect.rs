@@ -1,9 +1,11 @@
 //! Connections that come and go, and whom to dial.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::candidates::Source;
+use super::ip_filter::IpFilter;
 use super::peer::{NewPeer, Peer};
 use super::requests::{self, RequestWindow};
 use super::{Action, CloseReason, Swarm};
@@ -41,6 +43,9 @@ pub enum Refused {
     /// It sent bad data before.
     #[error("banned")]
     Banned,
+    /// Its address is on the IP filter.
+    #[error("on the IP filter")]
+    Filtered,
     /// The torrent is stopping.
     #[error("stopping")]
     Stopping,
@@ -65,6 +70,15 @@ impl Swarm {
         self.candidates.set_external(address);
     }
 
+    /// Whom we have nothing to do with from now on: known addresses are forgotten, connections closed.
+    pub fn handle_ip_filter(&mut self, ip_filter: Arc<IpFilter>) {
+        self.candidates.set_ip_filter(ip_filter);
+        let filtered = self.peers.iter().filter(|(_, peer)| self.candidates.is_filtered(peer.address));
+        for key in filtered.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.close(key, CloseReason::Filtered);
+        }
+    }
+
     /// Whether a connection from `address` is welcome, before any time is spent on its handshake.
     ///
     /// # Errors
@@ -74,6 +88,8 @@ impl Swarm {
             Err(Refused::Stopping)
         } else if self.candidates.is_banned(address) {
             Err(Refused::Banned)
+        } else if self.candidates.is_filtered(address) {
+            Err(Refused::Filtered)
         } else if self.peers.len() >= self.config.max_peers {
             Err(Refused::Full)
         } else {

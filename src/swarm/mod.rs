@@ -20,7 +20,7 @@
 //! | `look` | counters for display |
 //!
 //! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
-//! [`candidates`], [`blame`], [`super_seed`], [`allowed_fast`].
+//! [`candidates`], [`ip_filter`], [`blame`], [`super_seed`], [`allowed_fast`].
 
 pub mod address_filter;
 mod ahead;
@@ -31,6 +31,7 @@ pub mod candidates;
 pub mod choker;
 mod connect;
 mod download;
+pub mod ip_filter;
 mod look;
 mod memory;
 mod partial;
@@ -55,6 +56,7 @@ use candidates::CandidatesConfig;
 pub use candidates::Source;
 pub use connect::Refused;
 pub use download::{Receive, Verdict};
+pub use ip_filter::IpFilter;
 pub use look::{PeerSummary, Totals};
 pub use memory::Spilled;
 pub use partial::{FullPiece, Spill};
@@ -138,6 +140,9 @@ pub enum CloseReason {
     /// A second connection to the same peer.
     #[error("connected twice")]
     Duplicate,
+    /// Its address is on the IP filter now.
+    #[error("on the IP filter")]
+    Filtered,
     /// The torrent stops.
     #[error("stopping")]
     Stopping,

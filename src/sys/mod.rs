@@ -22,7 +22,7 @@ pub use file::{
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
 pub use send::{Gather, SendMap, is_cut};
-pub use signals::{StopSignal, StopSignals};
+pub use signals::{Hangups, StopSignal, StopSignals};
 pub use space::{Allocation, FileSystem, allocate, available, file_system, sync_file_system};
 pub use usage::{
     anonymous_memory, available_memory, children_cpu_time, cpu_time, processor_name, spawn_owned, system_name,

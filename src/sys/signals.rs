@@ -56,3 +56,32 @@ impl StopSignals {
         StopSignal::Interrupt
     }
 }
+
+/// SIGHUP, which tells programs without a terminal to read their files again.
+#[derive(Debug)]
+pub struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// Takes SIGHUP over: it no longer ends the process. Needs a running runtime.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn take() -> io::Result<Self> {
+        #[cfg(unix)]
+        return Ok(Self { signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())? });
+        #[cfg(not(unix))]
+        return Ok(Self {});
+    }
+
+    /// Waits for the next one; where there are none, for ever.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.signal.recv().await.is_some() {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}

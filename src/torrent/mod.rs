@@ -46,6 +46,7 @@ use crate::metainfo::Metainfo;
 use crate::net::stream::Stream;
 use crate::net::tracker::TrackerClient;
 use crate::storage::Progress;
+use crate::swarm::IpFilter;
 use crate::wire::Handshake;
 use shared::Shared;
 
@@ -189,6 +190,14 @@ impl Torrent {
         let shared = self.inner.shared()?;
         shared.turn_quietly(|swarm| swarm.admits(address)).ok()?;
         Some(shared.our_handshake(info_hash))
+    }
+
+    /// Another filter of addresses: connections with those on it are closed. One that is still being opened takes that of
+    /// the [`Network`] when it begins.
+    pub fn set_ip_filter(&self, ip_filter: &Arc<IpFilter>) {
+        if let Some(shared) = self.inner.shared() {
+            shared.turn(|swarm, _| swarm.handle_ip_filter(ip_filter.clone()));
+        }
     }
 
     /// Takes a connection whose handshake is done.

@@ -1,6 +1,7 @@
 //! What all torrents share of the network: how many connections there may be, and how fast new ones are opened.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 
 use super::limits::RateLimits;
 use crate::net::dial::Dialer;
+use crate::swarm::IpFilter;
 
 /// Connections being opened at once, over all torrents (`limits.md`).
 const MAX_HALF_OPEN: usize = 64;
@@ -29,6 +31,7 @@ pub struct Network {
     half_open: Semaphore,
     /// When the next connection may be opened, less the burst.
     next_dial: Mutex<Instant>,
+    ip_filter: RwLock<Arc<IpFilter>>,
 }
 
 impl Network {
@@ -40,7 +43,24 @@ impl Network {
             connections: Arc::new(Semaphore::new(max_connections)),
             half_open: Semaphore::new(MAX_HALF_OPEN),
             next_dial: Mutex::new(Instant::now()),
+            ip_filter: RwLock::default(),
         }
+    }
+
+    /// The addresses that nobody connects to or from.
+    pub fn ip_filter(&self) -> Arc<IpFilter> {
+        self.ip_filter.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another filter for those that come from now on; torrents under way are told by
+    /// [`Torrent::set_ip_filter`](super::Torrent::set_ip_filter).
+    pub fn set_ip_filter(&self, ip_filter: Arc<IpFilter>) {
+        *self.ip_filter.write().unwrap_or_else(PoisonError::into_inner) = ip_filter;
+    }
+
+    /// Whether a connection with `ip` is worth a handshake.
+    pub fn blocks(&self, ip: IpAddr) -> bool {
+        self.ip_filter.read().unwrap_or_else(PoisonError::into_inner).blocks(ip)
     }
 
     /// A place for one connection, or none if there are as many as there may be. Held for the connection's life.

@@ -189,6 +189,7 @@ impl Task {
         let priorities = opening::priorities(info.geometry(), &storage);
         let seed = random();
         let mut swarm = Swarm::new(now, info.geometry().clone(), &have, &priorities, config, seed);
+        swarm.handle_ip_filter(network.ip_filter());
         for address in &spec.listen {
             // With every interface listened on, our own address is known only from others.
             if !address.ip().is_unspecified() {

@@ -8,6 +8,7 @@ mod crowd;
 mod disk;
 mod fake;
 mod hostile;
+mod ip_filter;
 mod lab;
 mod rates;
 mod resume;
