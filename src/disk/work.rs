@@ -3,11 +3,8 @@ use std::sync::Arc;
 
 use super::{Completions, Done, Job, ReadDone, ToVerify, Verdict};
 use crate::base::{Block, PieceIndex};
-use crate::hash::{Expected, Hashed, PieceBytes, PieceHasher, check_pieces, keyed_digests};
+use crate::hash::{Expected, Hashed, PieceBytes, PiecesHasher, check_pieces, keyed_digests};
 use crate::storage::{Storage, StorageError};
-
-/// Bytes read at a time of a piece that is hashed from the disk.
-const READ_STEP: usize = 1 << 18;
 
 /// Runs `job`; a panic in it becomes an error of that job, and the thread goes on.
 fn guarded<T>(
@@ -113,16 +110,17 @@ pub(super) fn run(job: Job) {
 
 fn hash_stored(storage: &Storage, piece: PieceIndex, expected: &Expected) -> Result<Hashed, StorageError> {
     let (data_len, wire_len) = (storage.geometry().data_len(piece), storage.geometry().piece_len(piece));
-    let mut hasher = PieceHasher::new(data_len, wire_len, expected.v1().is_some(), expected.v2().is_some());
-    let mut buf = vec![0; READ_STEP.min(wire_len as usize)];
+    let mut hasher = PiecesHasher::new(vec![data_len], wire_len, expected.v1().is_some(), expected.v2().is_some());
+    let step = PiecesHasher::step(1).min(wire_len);
+    let mut buf = vec![0; step as usize];
     let mut begin = 0;
     while begin < wire_len {
-        let step = buf.len().min((wire_len - begin) as usize);
-        storage.read_piece(piece, begin, &mut buf[..step])?;
-        hasher.update(&buf[..step]);
-        begin += u32::try_from(step).unwrap_or(wire_len);
+        let part = &mut buf[..step.min(wire_len - begin) as usize];
+        storage.read_piece(piece, begin, part)?;
+        hasher.update(&[part]);
+        begin += step.min(wire_len - begin);
     }
-    Ok(hasher.check(expected))
+    Ok(hasher.finish().pop().map_or(Hashed::Bad, |hash| hash.check(expected)))
 }
 
 fn read(storage: &Storage, blocks: &[Block], buf: &mut Vec<u8>) -> Result<(), StorageError> {

@@ -2,7 +2,7 @@
 //!
 //! For: hashing messages that lie scattered over blocks, one or many at once, and saying whether a piece is right.
 //! Must not know: any layer above, files, threads.
-//! Main types: [`Expected`], [`PieceBytes`], [`PieceHasher`], [`Tier`]; functions [`sha1_many`], [`sha256_many`].
+//! Main types: [`Expected`], [`PieceBytes`], [`PiecesHasher`], [`Tier`]; functions [`sha1_many`], [`sha256_many`].
 //! BEPs: 3 (SHA-1 of pieces), 52 (SHA-256 of 16 KiB leaves and the tree above them).
 
 mod lanes;
@@ -11,7 +11,7 @@ mod piece;
 
 pub use lanes::Tier;
 pub use merkle::{LEAF_LEN, ZERO_HASH, merkle_climb, merkle_pad, merkle_parent, merkle_root};
-pub use piece::{Expected, Hashed, MerkleRoot, PieceBytes, PieceHasher, check_pieces, leaf_hashes};
+pub use piece::{Expected, Hashed, MerkleRoot, PieceBytes, PieceHash, PiecesHasher, check_pieces, leaf_hashes};
 
 use sha1::{Digest, Sha1};
 use sha2::Sha256;

@@ -1,7 +1,9 @@
-use sha1::{Digest, Sha1};
-use sha2::Sha256;
-
+use super::lanes::{BLOCK, Sha1Lanes, Tier};
 use super::{LEAF_LEN, Slices, ZERO_HASH, merkle_root, sha1_many, sha256_many};
+
+/// What is read and hashed at a time, of all pieces together: half of the smallest second-level cache of a core that is
+/// in use, less what else is in it.
+const IN_CACHE: usize = 256 << 10;
 
 /// What the bytes of a piece must hash to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,82 +144,99 @@ pub fn check_pieces(pieces: &[PieceBytes<'_>]) -> Vec<Hashed> {
     good.into_iter().map(Hashed::of).collect()
 }
 
-/// Hashes one piece whose bytes come in order, a part at a time: for pieces too long to hold.
-pub struct PieceHasher {
-    v1: Option<Sha1>,
-    v2: Option<Leaves>,
-    data_left: u32,
-    wire_left: u32,
+/// Hashes pieces of equal length side by side, some bytes of each at a time: for pieces that are read from disk, whose
+/// bytes are hashed in lanes while they are still in the processor's cache, however long the pieces are.
+pub struct PiecesHasher {
+    v1: Option<Sha1Lanes>,
+    /// Leaf hashes of each piece.
+    v2: Option<Vec<Vec<[u8; 32]>>>,
+    /// Bytes of data in each.
+    data_lens: Vec<u32>,
+    /// All bytes of each, padding included.
+    wire_len: u32,
+    done: u32,
+    /// What came behind the last whole block of SHA-1, of each.
+    tails: Vec<([u8; BLOCK], usize)>,
 }
 
-#[derive(Default)]
-struct Leaves {
-    done: Vec<[u8; 32]>,
-    open: Sha256,
-    filled: usize,
+/// The hashes of one piece, as far as they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PieceHash {
+    /// SHA-1.
+    pub v1: Option<[u8; 20]>,
+    /// SHA-256 of each leaf.
+    pub v2: Option<Vec<[u8; 32]>>,
 }
 
-impl Leaves {
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(bytes.len().min(LEAF_LEN - self.filled));
-            self.open.update(part);
-            self.filled += part.len();
-            if self.filled == LEAF_LEN {
-                self.close();
-            }
-            bytes = rest;
+impl PieceHash {
+    /// Whether that is what the piece must be.
+    pub fn check(self, expected: &Expected) -> Hashed {
+        let root =
+            expected.v2().zip(self.v2).map(|(tree, leaves)| tree.root == merkle_root(leaves, tree.width, ZERO_HASH));
+        Hashed::of(self.v1 == expected.v1() && root == expected.v2().map(|_| true))
+    }
+}
+
+impl PiecesHasher {
+    /// Bytes of each of `pieces` pieces that are best given at a time, so that those of all of them stay in the cache.
+    pub fn step(pieces: usize) -> u32 {
+        let leaves = IN_CACHE / LEAF_LEN / pieces.max(1);
+        // A few leaves.
+        u32::try_from(leaves.max(1) * LEAF_LEN).unwrap_or(u32::MAX)
+    }
+
+    /// For pieces with so many bytes of data each, which are within `wire_len`, to be hashed as v1, v2 or both.
+    pub fn new(data_lens: Vec<u32>, wire_len: u32, v1: bool, v2: bool) -> Self {
+        let count = data_lens.len();
+        Self {
+            v1: v1.then(|| Sha1Lanes::new(Tier::in_use(), count)),
+            v2: v2.then(|| vec![Vec::new(); count]),
+            data_lens,
+            wire_len,
+            done: 0,
+            tails: vec![([0; BLOCK], 0); count],
         }
     }
 
-    fn close(&mut self) {
-        if self.filled > 0 {
-            self.done.push(self.open.finalize_reset().into());
-            self.filled = 0;
-        }
-    }
-}
-
-impl PieceHasher {
-    /// For a piece of `data_len` bytes of data within `wire_len` bytes, to be hashed as v1, v2 or both.
-    pub fn new(data_len: u32, wire_len: u32, v1: bool, v2: bool) -> Self {
-        let v1 = v1.then(Sha1::new);
-        let v2 = v2.then(Leaves::default);
-        Self { v1, v2, data_left: data_len, wire_left: wire_len }
-    }
-
-    /// The next bytes. What goes beyond the piece is left out.
-    pub fn update(&mut self, bytes: &[u8]) {
-        let wire = &bytes[..bytes.len().min(self.wire_left as usize)];
-        let data = &bytes[..bytes.len().min(self.data_left as usize)];
+    /// The next bytes of each piece: equally many, and whole leaves but at the end.
+    pub fn update(&mut self, parts: &[&[u8]]) {
+        let len = parts.first().map_or(0, |part| part.len());
+        debug_assert!(parts.len() == self.data_lens.len() && parts.iter().all(|part| part.len() == len));
+        debug_assert!(self.done as usize % LEAF_LEN == 0, "nothing comes behind the end");
         if let Some(v1) = &mut self.v1 {
-            v1.update(wire);
+            let whole = len - len % BLOCK;
+            v1.update(&parts.iter().map(|part| &part[..whole]).collect::<Vec<_>>());
+            for ((tail, filled), part) in self.tails.iter_mut().zip(parts) {
+                *filled = len - whole;
+                tail[..*filled].copy_from_slice(&part[whole..]);
+            }
         }
         if let Some(v2) = &mut self.v2 {
-            v2.update(data);
+            // The leaves of all pieces at once, so that short pieces fill the lanes, too.
+            let data = |n: usize| &parts[n][..(self.data_lens[n].saturating_sub(self.done) as usize).min(len)];
+            let leaves: Vec<(usize, [&[u8]; 1])> =
+                (0..parts.len()).flat_map(|n| data(n).chunks(LEAF_LEN).map(move |leaf| (n, [leaf]))).collect();
+            let messages: Vec<Slices<'_>> = leaves.iter().map(|(_, leaf)| leaf.as_slice()).collect();
+            for ((n, _), hash) in leaves.iter().zip(sha256_many(&messages)) {
+                v2[*n].push(hash);
+            }
         }
-        // Both are below the 32-bit count they are taken from.
-        self.wire_left -= u32::try_from(wire.len()).unwrap_or(self.wire_left);
-        self.data_left -= u32::try_from(data.len()).unwrap_or(self.data_left);
+        self.done = self.done.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
-    /// The SHA-1 and the leaf hashes, as asked for. Bytes that never came count as zeros.
-    pub fn finish(mut self) -> (Option<[u8; 20]>, Option<Vec<[u8; 32]>>) {
-        while self.wire_left > 0 || self.data_left > 0 {
-            self.update(&ZEROS);
+    /// The hashes, in the order of the pieces. Bytes that never came count as zeros.
+    pub fn finish(mut self) -> Vec<PieceHash> {
+        while self.done < self.wire_len {
+            let zeros = &ZEROS[..ZEROS.len().min((self.wire_len - self.done) as usize)];
+            self.update(&vec![zeros; self.data_lens.len()]);
         }
-        let v2 = self.v2.map(|mut leaves| {
-            leaves.close();
-            leaves.done
-        });
-        (self.v1.map(|v1| v1.finalize().into()), v2)
-    }
-
-    /// As [`PieceHasher::finish`], compared with what the piece must be.
-    pub fn check(self, expected: &Expected) -> Hashed {
-        let (v1, v2) = self.finish();
-        let root = expected.v2().zip(v2).map(|(tree, leaves)| (tree.root, merkle_root(leaves, tree.width, ZERO_HASH)));
-        Hashed::of(v1 == expected.v1() && root.map(|r| r.0 == r.1) == expected.v2().map(|_| true))
+        let tails: Vec<&[u8]> = self.tails.iter().map(|(tail, filled)| &tail[..*filled]).collect();
+        let v1 = self.v1.map(|v1| v1.finish(&tails));
+        let hash = |n: usize| PieceHash {
+            v1: v1.as_ref().map(|v1| v1[n]),
+            v2: self.v2.as_mut().map(|v2| std::mem::take(&mut v2[n])),
+        };
+        (0..self.data_lens.len()).map(hash).collect()
     }
 }
 
@@ -236,9 +255,18 @@ mod tests {
         let slices: Vec<&[u8]> = bytes.chunks(split).collect();
         let piece = PieceBytes { slices: &slices, data_len, wire_len, expected };
         let together = check_pieces(&[piece, piece, piece, piece, piece])[4];
-        let mut hasher = PieceHasher::new(data_len, wire_len, expected.v1().is_some(), expected.v2().is_some());
-        slices.iter().for_each(|s| hasher.update(s));
-        assert_eq!(together, hasher.check(&expected));
+        // The same some leaves at a time, beside another piece.
+        let mut whole = bytes.to_vec();
+        whole.resize(bytes.len().next_multiple_of(LEAF_LEN), 0);
+        let other = vec![7; whole.len()];
+        for step in [LEAF_LEN, 3 * LEAF_LEN] {
+            let (v1, v2) = (expected.v1().is_some(), expected.v2().is_some());
+            let mut hasher = PiecesHasher::new(vec![data_len, data_len, 5], wire_len, v1, v2);
+            whole.chunks(step).zip(other.chunks(step)).for_each(|(part, other)| hasher.update(&[other, part, other]));
+            let hashes = hasher.finish();
+            assert_eq!(together, hashes[1].clone().check(&expected));
+            assert_eq!(hashes[2].clone().check(&expected), Hashed::Bad);
+        }
         together
     }
 

@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::scan::{self, Progress, STREAM_STEP};
-use super::{ErrorKind, Storage, StorageError};
+use super::scan::{self, Kinds, Progress};
+use super::{ErrorKind, READ_AHEAD, Storage, StorageError, Window};
 use crate::base::{Bitfield, PieceIndex};
-use crate::hash::{Expected, Hashed, PieceBytes, PieceHasher, check_pieces};
+use crate::hash::{Expected, Hashed, PiecesHasher};
 use crate::sys;
 
 /// The most errors that are kept; the first are telling.
@@ -235,7 +235,9 @@ impl Checker<'_> {
         let key = (data, wire, expected.v2().map(|tree| tree.width));
         let known = self.zeros.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
         let known = known.filter(|z| z.v1.is_some() || expected.v1().is_none()).unwrap_or_else(|| {
-            let (v1, leaves) = PieceHasher::new(data, wire, expected.v1().is_some(), expected.v2().is_some()).finish();
+            let hasher = PiecesHasher::new(vec![data], wire, expected.v1().is_some(), expected.v2().is_some());
+            let hash = hasher.finish().pop();
+            let (v1, leaves) = hash.map_or((None, None), |hash| (hash.v1, hash.v2));
             let v2 = expected.v2().zip(leaves);
             let v2 = v2.map(|(tree, leaves)| crate::hash::merkle_root(leaves, tree.width, crate::hash::ZERO_HASH));
             let zeros = Zeros { v1, v2 };
@@ -252,58 +254,40 @@ impl Checker<'_> {
         buf: &mut Vec<u8>,
         states: &mut Vec<(PieceIndex, PieceState)>,
     ) {
-        let (Some(&(first, _)), Some(&(last, _))) = (run.first(), run.last()) else { return };
         let geometry = self.storage.geometry();
-        let start = geometry.position(first);
-        let len = geometry.position(last) + u64::from(geometry.piece_len(last)) - start;
-        let fits = scan::fits(geometry.piece_length());
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if fits && buf.len() < len {
-            buf.resize(len, 0);
-        }
-        if fits && self.storage.read_range(start, &mut buf[..len]).is_ok() {
-            let slices: Vec<[&[u8]; 1]> = run
-                .iter()
-                .map(|(p, _)| {
-                    // Within `len`, which the buffer holds.
-                    let at = usize::try_from(geometry.position(*p) - start).unwrap_or(len);
-                    [&buf[at..at + geometry.piece_len(*p) as usize]]
-                })
-                .collect();
-            let bytes = run.iter().zip(&slices).map(|((p, expected), slices)| PieceBytes {
-                slices,
-                data_len: geometry.data_len(*p),
-                wire_len: geometry.piece_len(*p),
-                expected: *expected,
-            });
-            let hashed = check_pieces(&bytes.collect::<Vec<_>>());
-            states.extend(run.iter().zip(hashed).map(|((p, _), hashed)| (*p, state(hashed))));
-        } else {
-            // Too long to be held, or one of them cannot be read: each by itself.
-            for (piece, expected) in run.iter() {
-                let state = self.stream(*piece, expected, buf).map_or_else(|e| self.unreadable(e), state);
-                states.push((*piece, state));
+        let equal = run.chunk_by(|(a, _), (b, _)| geometry.piece_len(*a) == geometry.piece_len(*b));
+        for pieces in equal.flat_map(|equal| equal.chunks(scan::side_by_side(geometry.piece_length()))) {
+            match self.hash(pieces, buf) {
+                Ok(found) => states.extend(pieces.iter().map(|(piece, _)| *piece).zip(found)),
+                // Which of them it is comes out when each is read by itself.
+                Err(_) if pieces.len() > 1 => {
+                    for piece in pieces.chunks(1) {
+                        let found = self.hash(piece, buf).unwrap_or_else(|e| vec![self.unreadable(e)]);
+                        states.extend(piece.iter().map(|(piece, _)| *piece).zip(found));
+                    }
+                }
+                Err(e) => states.extend(pieces.iter().map(|(piece, _)| *piece).zip([self.unreadable(e)])),
             }
+            pieces.iter().for_each(|(piece, _)| self.count(*piece));
         }
-        for (piece, _) in run.drain(..) {
-            self.count(piece);
-        }
+        run.clear();
     }
 
-    fn stream(&self, piece: PieceIndex, expected: &Expected, buf: &mut Vec<u8>) -> Result<Hashed, StorageError> {
+    /// Hashes pieces of equal length side by side.
+    fn hash(&self, pieces: &[(PieceIndex, Expected)], buf: &mut Vec<u8>) -> Result<Vec<PieceState>, StorageError> {
         let geometry = self.storage.geometry();
-        let wire_len = geometry.piece_len(piece);
-        let (v1, v2) = (expected.v1().is_some(), expected.v2().is_some());
-        let mut hasher = PieceHasher::new(geometry.data_len(piece), wire_len, v1, v2);
-        buf.resize(buf.len().max(STREAM_STEP), 0);
-        let mut begin = 0;
-        while begin < wire_len {
-            let step = STREAM_STEP.min((wire_len - begin) as usize);
-            self.storage.read_piece(piece, begin, &mut buf[..step])?;
-            hasher.update(&buf[..step]);
-            begin += u32::try_from(step).unwrap_or(wire_len);
-        }
-        Ok(hasher.check(expected))
+        let Some((first, expected)) = pieces.first() else { return Ok(Vec::new()) };
+        let kinds = Kinds { v1: expected.v1().is_some(), v2: expected.v2().is_some() };
+        let data_lens = pieces.iter().map(|(piece, _)| geometry.data_len(*piece)).collect();
+        let hashes = scan::hash_pieces(data_lens, geometry.piece_len(*first), kinds, buf, |n, begin, part| {
+            let (piece, _) = pieces[n];
+            if begin % READ_AHEAD == 0 {
+                self.storage.read_ahead(Window::of(piece, begin))?;
+            }
+            self.storage.read_piece(piece, begin, part)
+        })?;
+        let checked = hashes.into_iter().zip(pieces).map(|(hash, (_, expected))| state(hash.check(expected)));
+        Ok(checked.collect())
     }
 
     fn unreadable(&self, error: StorageError) -> PieceState {

@@ -1,18 +1,19 @@
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::scan::{self, Progress, STREAM_STEP};
-use super::{Span, StorageError, Target};
-use crate::hash::{PieceHasher, Slices, ZERO_HASH, leaf_hashes, merkle_root, sha1_many};
-use crate::sys;
+use super::scan::{self, Kinds, Progress};
+use super::{READ_AHEAD, Span, StorageError, Target};
+use crate::hash::{ZERO_HASH, merkle_root};
+use crate::sys::{self, Cached};
 
 /// The most files that one thread keeps open while it hashes.
-const MAX_OPEN: usize = 16;
+const MAX_OPEN: usize = 64;
 
 /// A file to make a torrent of.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ pub fn hash_files(
             Err(StorageError::new(path, "go on", io::Error::new(io::ErrorKind::Interrupted, "stopped")))
         } else {
             let pieces: Vec<PieceToHash> = group.map_while(piece).collect();
-            source.hash(&pieces, scan::fits(piece_length), (v1, v2), buf)
+            source.hash(&pieces, Kinds { v1, v2 }, buf)
         };
         match outcome {
             Ok(done) => {
@@ -110,104 +111,112 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn hash(
-        &mut self,
-        pieces: &[PieceToHash],
-        fits: bool,
-        (v1, v2): (bool, bool),
-        buf: &mut Vec<u8>,
-    ) -> Result<PieceHashes, StorageError> {
+    fn hash(&mut self, pieces: &[PieceToHash], kinds: Kinds, buf: &mut Vec<u8>) -> Result<PieceHashes, StorageError> {
         let mut hashes = PieceHashes::default();
-        if !fits {
-            for piece in pieces {
-                let (sha1, leaves) = self.stream(piece, (v1, v2), buf)?;
-                hashes.v1.extend(sha1);
-                hashes.v2.extend(leaves.map(|leaves| merkle_root(leaves, piece.width, ZERO_HASH)));
+        for equal in pieces.chunk_by(|a, b| a.wire_len() == b.wire_len()) {
+            let wire_len = equal.first().map_or(0, PieceToHash::wire_len);
+            for pieces in equal.chunks(scan::side_by_side(wire_len)) {
+                let data_lens = pieces.iter().map(PieceToHash::data_len).collect();
+                let hashed = scan::hash_pieces(data_lens, wire_len, kinds, buf, |n, begin, part| {
+                    if begin % READ_AHEAD == 0 {
+                        self.read_ahead(&pieces[n], begin)?;
+                    }
+                    self.read_piece(&pieces[n], begin, part)
+                })?;
+                for (hash, piece) in hashed.into_iter().zip(pieces) {
+                    hashes.v1.extend(hash.v1);
+                    hashes.v2.extend(hash.v2.map(|leaves| merkle_root(leaves, piece.width, ZERO_HASH)));
+                }
             }
-            return Ok(hashes);
-        }
-        let data_len = |p: &PieceToHash| p.spans.iter().map(|s| s.len).sum::<u64>();
-        // No longer than a piece, which fits.
-        let lens: Vec<_> =
-            pieces.iter().map(|p| (usize::try_from(data_len(p)).unwrap_or(0), p.padding as usize)).collect();
-        let total = lens.iter().map(|(data, padding)| data + padding).sum();
-        if buf.len() < total {
-            buf.resize(total, 0);
-        }
-        let mut rest = &mut buf[..total];
-        let mut bytes: Vec<(&[u8], &[u8])> = Vec::with_capacity(pieces.len());
-        for (piece, (data, padding)) in pieces.iter().zip(&lens) {
-            let (whole, behind) = rest.split_at_mut(data + padding);
-            rest = behind;
-            let mut left = &mut whole[..*data];
-            for span in &piece.spans {
-                let (part, behind) = left.split_at_mut(usize::try_from(span.len).unwrap_or(0));
-                self.read(span, 0, part)?;
-                left = behind;
-            }
-            whole[*data..].fill(0);
-            bytes.push((whole, &whole[..*data]));
-        }
-        if v1 {
-            let messages: Vec<[&[u8]; 1]> = bytes.iter().map(|(whole, _)| [*whole]).collect();
-            let messages: Vec<Slices<'_>> = messages.iter().map(<[_; 1]>::as_slice).collect();
-            hashes.v1 = sha1_many(&messages);
-        }
-        if v2 {
-            let roots = bytes.iter().zip(pieces);
-            hashes.v2 = roots.map(|((_, data), p)| merkle_root(leaf_hashes(&[data]), p.width, ZERO_HASH)).collect();
         }
         Ok(hashes)
     }
 
-    #[expect(clippy::type_complexity, reason = "as PieceHasher::finish gives it")]
-    fn stream(
-        &mut self,
-        piece: &PieceToHash,
-        (v1, v2): (bool, bool),
-        buf: &mut Vec<u8>,
-    ) -> Result<(Option<[u8; 20]>, Option<Vec<[u8; 32]>>), StorageError> {
-        let data: u64 = piece.spans.iter().map(|s| s.len).sum();
-        // A piece is at most 512 MiB.
-        let data = u32::try_from(data).unwrap_or(u32::MAX);
-        let mut hasher = PieceHasher::new(data, data.saturating_add(piece.padding), v1, v2);
-        buf.resize(buf.len().max(STREAM_STEP), 0);
-        for span in &piece.spans {
-            let mut done = 0;
-            while done < span.len {
-                let step = usize::try_from(span.len - done).unwrap_or(usize::MAX).min(STREAM_STEP);
-                self.read(span, done, &mut buf[..step])?;
-                hasher.update(&buf[..step]);
-                done += step as u64;
+    /// Sees to it that what comes from byte `begin` of a piece on is in memory.
+    fn read_ahead(&mut self, piece: &PieceToHash, begin: u32) -> Result<(), StorageError> {
+        let len = piece.wire_len().saturating_sub(begin).min(READ_AHEAD);
+        let mut cold = false;
+        self.runs(piece, begin, len, |file, offset, range| {
+            let len = range.len() as u64;
+            if sys::is_cached(file, offset, len) != Cached::Yes {
+                sys::will_need(file, offset, len);
+                cold = true;
             }
+            Ok(())
+        })?;
+        if !cold {
+            return Ok(());
         }
-        Ok(hasher.finish())
+        scan::read_in_order(len, |done, buf| self.fill(piece, begin + done, buf))
     }
 
-    /// Reads a part of a span, from byte `from` of it on.
-    fn read(&mut self, span: &Span, from: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        let Target::File { file: number, offset } = span.target else {
-            buf.fill(0);
-            return Ok(());
-        };
-        let Some(named) = self.files.get(number as usize) else {
-            return Err(StorageError::new(PathBuf::new(), "read", io::ErrorKind::NotFound));
-        };
-        let fail = |e: io::Error| StorageError::new(&named.path, "read", e);
-        let file = match self.open.get(&number) {
-            Some(file) => file.clone(),
-            None => {
-                if self.open.len() >= MAX_OPEN {
-                    self.open.clear();
-                }
-                let file = Arc::new(File::open(&named.path).map_err(fail)?);
-                self.open.insert(number, file.clone());
-                file
-            }
-        };
-        sys::read_at(&file, buf, offset + from).map_err(fail)?;
-        self.progress.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+    /// Fills `buf` with the piece's bytes from `begin` on. Padding is zeros.
+    fn read_piece(&mut self, piece: &PieceToHash, begin: u32, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.fill(piece, begin, buf)?;
+        let data = piece.data_len().saturating_sub(begin) as usize;
+        self.progress.bytes.fetch_add(data.min(buf.len()) as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn fill(&mut self, piece: &PieceToHash, begin: u32, buf: &mut [u8]) -> Result<(), StorageError> {
+        let data = (piece.data_len().saturating_sub(begin) as usize).min(buf.len());
+        let (data, padding) = buf.split_at_mut(data);
+        padding.fill(0);
+        // As many as the data, which fit.
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        self.runs(piece, begin, len, |file, offset, range| sys::read_at(file, &mut data[range], offset))
+    }
+
+    /// Visits the runs of bytes in files that `len` bytes of the piece's data from `begin` on lie in: the file, where in it,
+    /// and which of those bytes.
+    fn runs(
+        &mut self,
+        piece: &PieceToHash,
+        begin: u32,
+        len: u32,
+        mut visit: impl FnMut(&File, u64, Range<usize>) -> io::Result<()>,
+    ) -> Result<(), StorageError> {
+        let (first, last) = (u64::from(begin), u64::from(begin) + u64::from(len));
+        let mut at = 0;
+        for span in &piece.spans {
+            let (start, end) = (at.max(first), (at + span.len).min(last));
+            if let Target::File { file: number, offset } = span.target
+                && start < end
+            {
+                let Some(named) = self.files.get(number as usize) else {
+                    return Err(StorageError::new(PathBuf::new(), "read", io::ErrorKind::NotFound));
+                };
+                let file = self.open(number, named)?;
+                let within = |position: u64| usize::try_from(position - first).unwrap_or(usize::MAX);
+                visit(&file, offset + (start - at), within(start)..within(end))
+                    .map_err(|e| StorageError::new(&named.path, "read", e))?;
+            }
+            at += span.len;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, number: u32, named: &FileToHash) -> Result<Arc<File>, StorageError> {
+        if let Some(file) = self.open.get(&number) {
+            return Ok(file.clone());
+        }
+        if self.open.len() >= MAX_OPEN {
+            self.open.clear();
+        }
+        let file = Arc::new(File::open(&named.path).map_err(|e| StorageError::new(&named.path, "read", e))?);
+        self.open.insert(number, file.clone());
+        Ok(file)
+    }
+}
+
+impl PieceToHash {
+    /// A piece is at most 512 MiB.
+    fn data_len(&self) -> u32 {
+        u32::try_from(self.spans.iter().map(|s| s.len).sum::<u64>()).unwrap_or(u32::MAX)
+    }
+
+    fn wire_len(&self) -> u32 {
+        self.data_len().saturating_add(self.padding)
     }
 }
 
@@ -216,7 +225,7 @@ impl Source<'_> {
 mod tests {
     use super::super::{FileMap, Placed};
     use super::*;
-    use crate::hash::{LEAF_LEN, sha1};
+    use crate::hash::{LEAF_LEN, leaf_hashes, sha1};
 
     #[test]
     fn once_over_all_files() {

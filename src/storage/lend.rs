@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, scan};
 use crate::base::{Block, PieceIndex};
 use crate::sys::{self, Cached, SendMap};
 
@@ -161,13 +161,6 @@ impl Storage {
             return Ok(());
         }
         // The hint does not wait. Reading does, and tells of media errors.
-        let mut scratch = vec![0; 1 << 17];
-        let mut done = 0;
-        while done < len {
-            let step = (len - done).min(1 << 17);
-            self.read_piece(piece, begin + done, &mut scratch[..step as usize])?;
-            done += step;
-        }
-        Ok(())
+        scan::read_in_order(len, |done, buf| self.read_piece(piece, begin + done, buf))
     }
 }

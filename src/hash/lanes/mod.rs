@@ -3,7 +3,7 @@
 //!
 //! For: the fastest way that this processor has, and agreement of all ways to the last bit.
 //! Must not know: pieces, trees of hashes.
-//! Main type: [`Tier`].
+//! Main types: [`Tier`], [`Sha1Lanes`].
 //!
 //! What is the same for all is here: choosing the way, grouping messages, walking their slices, padding the last block.
 //! The kernels (`ni`, `avx512`) see only whole blocks of 64 bytes.
@@ -15,10 +15,12 @@ mod ni;
 
 use std::sync::OnceLock;
 
+use sha1::{Digest, Sha1};
+
 use super::Slices;
 
 /// Bytes of a block of SHA-1 and SHA-256.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// With fewer, sixteen lanes are slower than four at a time (measured: `benches/hash.rs`).
 const MIN_OF_16: usize = 9;
@@ -111,16 +113,19 @@ impl Tier {
 
     /// SHA-1 of many messages, in their order.
     pub fn sha1_many(self, messages: &[Slices<'_>]) -> Vec<[u8; 20]> {
+        self.sha1_kernels().many(messages, super::sha1)
+    }
+
+    fn sha1_kernels(self) -> Kernels<5> {
         let initial = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
         #[cfg(target_arch = "x86_64")]
-        let kernels = Kernels {
+        return Kernels {
             of_4: self.ni.then_some(ni::sha1 as Kernel<5, 4>),
             of_16: self.avx512.then_some(avx512::sha1 as Kernel<5, 16>),
             initial,
         };
         #[cfg(not(target_arch = "x86_64"))]
-        let kernels = Kernels { of_4: None, of_16: None, initial };
-        kernels.many(messages, super::sha1)
+        return Kernels { of_4: None, of_16: None, initial };
     }
 
     /// SHA-256 of many messages, in their order.
@@ -183,9 +188,7 @@ impl<const W: usize> Kernels<W> {
         let mut states = [self.initial; N];
         run(kernel, &mut states, &mut lanes, len);
         for (state, (_, n)) in states.iter().zip(&order[..taken]) {
-            for (bytes, word) in hashes[*n].as_chunks_mut::<4>().0.iter_mut().zip(state) {
-                *bytes = word.to_be_bytes();
-            }
+            hashes[*n] = digest(state);
         }
         taken
     }
@@ -255,14 +258,107 @@ fn run<const W: usize, const N: usize>(
             left -= BLOCK;
         }
     }
-    let end = if left < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
-    let mut tails = [[0; 2 * BLOCK]; N];
-    for (lane, tail) in lanes.iter_mut().zip(&mut tails) {
-        lane.copy(&mut tail[..left]);
-        tail[left] = 0x80;
-        tail[end - 8..end].copy_from_slice(&(len as u64 * 8).to_be_bytes());
+    let mut tails = [[0; BLOCK]; N];
+    lanes.iter_mut().zip(&mut tails).for_each(|(lane, tail)| lane.copy(&mut tail[..left]));
+    let ends = tails.map(|tail| End::new(&tail[..left], len as u64));
+    kernel(states, ends.each_ref().map(End::blocks));
+}
+
+/// What is hashed last of a message: the bytes behind its whole blocks, a one, zeros, and its length in bits.
+struct End {
+    bytes: [u8; 2 * BLOCK],
+    len: usize,
+}
+
+impl End {
+    /// `tail` is less than a block, `len` all bytes of the message.
+    fn new(tail: &[u8], len: u64) -> Self {
+        let end = if tail.len() < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
+        let mut bytes = [0; 2 * BLOCK];
+        bytes[..tail.len()].copy_from_slice(tail);
+        bytes[tail.len()] = 0x80;
+        bytes[end - 8..end].copy_from_slice(&(len * 8).to_be_bytes());
+        Self { bytes, len: end }
     }
-    kernel(states, tails.each_ref().map(|tail| &tail[..end]));
+
+    fn blocks(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// SHA-1 of several messages of equal length that come a part at a time, side by side.
+pub(super) struct Sha1Lanes {
+    lanes: Lanes,
+    /// Bytes so far, of each.
+    len: u64,
+}
+
+enum Lanes {
+    Alone(Vec<Sha1>),
+    Of4(Kernel<5, 4>, Vec<[u32; 5]>),
+    Of16(Kernel<5, 16>, Vec<[u32; 5]>),
+}
+
+impl Sha1Lanes {
+    pub(super) fn new(tier: Tier, count: usize) -> Self {
+        let kernels = tier.sha1_kernels();
+        let states = vec![kernels.initial; count];
+        let lanes = match (kernels.of_16, kernels.of_4) {
+            (Some(kernel), _) if count >= MIN_OF_16 => Lanes::Of16(kernel, states),
+            (_, Some(kernel)) if count >= 2 => Lanes::Of4(kernel, states),
+            _ => Lanes::Alone(vec![Sha1::new(); count]),
+        };
+        Self { lanes, len: 0 }
+    }
+
+    /// The next bytes of each message: equally many, and whole blocks.
+    pub(super) fn update(&mut self, parts: &[&[u8]]) {
+        let len = parts.first().map_or(0, |part| part.len());
+        debug_assert!(len % BLOCK == 0 && parts.iter().all(|part| part.len() == len));
+        self.len += len as u64;
+        match &mut self.lanes {
+            Lanes::Alone(hashers) => hashers.iter_mut().zip(parts).for_each(|(hasher, part)| hasher.update(part)),
+            Lanes::Of4(kernel, states) => update_all(*kernel, states, parts),
+            Lanes::Of16(kernel, states) => update_all(*kernel, states, parts),
+        }
+    }
+
+    /// The hashes, with the last bytes of each message, equally many and less than a block.
+    pub(super) fn finish(mut self, tails: &[&[u8]]) -> Vec<[u8; 20]> {
+        let len = self.len + tails.first().map_or(0, |tail| tail.len()) as u64;
+        if let Lanes::Alone(hashers) = self.lanes {
+            return hashers
+                .into_iter()
+                .zip(tails)
+                .map(|(hasher, tail)| hasher.chain_update(tail).finalize().into())
+                .collect();
+        }
+        let ends: Vec<End> = tails.iter().map(|tail| End::new(tail, len)).collect();
+        self.update(&ends.iter().map(End::blocks).collect::<Vec<_>>());
+        match self.lanes {
+            Lanes::Alone(_) => Vec::new(),
+            Lanes::Of4(_, states) | Lanes::Of16(_, states) => states.iter().map(digest).collect(),
+        }
+    }
+}
+
+/// Feeds each state its part, `N` at a time.
+fn update_all<const W: usize, const N: usize>(kernel: Kernel<W, N>, states: &mut [[u32; W]], parts: &[&[u8]]) {
+    for (states, parts) in states.chunks_mut(N).zip(parts.chunks(N)) {
+        // Lanes without a message of their own repeat the first.
+        let lane = |n: usize| if n < states.len() { n } else { 0 };
+        let mut together = std::array::from_fn(|n| states[lane(n)]);
+        kernel(&mut together, std::array::from_fn(|n| parts[lane(n)]));
+        states.copy_from_slice(&together[..states.len()]);
+    }
+}
+
+fn digest<const W: usize, const B: usize>(state: &[u32; W]) -> [u8; B] {
+    let mut digest = [0; B];
+    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    digest
 }
 
 #[cfg(test)]
@@ -285,6 +381,25 @@ mod tests {
             let v2: Vec<_> = messages.iter().map(|m| sha256(m)).collect();
             assert_eq!(tier.sha1_many(&messages), v1, "{} {what}", tier.name());
             assert_eq!(tier.sha256_many(&messages), v2, "{} {what}", tier.name());
+        }
+    }
+
+    #[test]
+    fn a_part_at_a_time() {
+        let bytes: Vec<u8> = (0..40_000u32).map(|n| (n * 37 % 251) as u8).collect();
+        for count in [1, 2, 3, 4, 5, 9, 16, 17] {
+            for (whole, step, tail) in [(0, 64, 0), (0, 64, 55), (640, 64, 56), (16_384, 4_096, 63), (1_024, 1_024, 1)]
+            {
+                let message = |n: usize| &bytes[n * 11..][..whole + tail];
+                let parts = |from: usize, to: usize| (0..count).map(|n| &message(n)[from..to]).collect::<Vec<_>>();
+                for tier in tiers() {
+                    let mut lanes = Sha1Lanes::new(tier, count);
+                    (0..whole / step).for_each(|n| lanes.update(&parts(n * step, (n + 1) * step)));
+                    let hashes = lanes.finish(&parts(whole, whole + tail));
+                    let expected: Vec<_> = (0..count).map(|n| sha1(&[message(n)])).collect();
+                    assert_eq!(hashes, expected, "{} {count} x {whole} + {tail}", tier.name());
+                }
+            }
         }
     }
 
