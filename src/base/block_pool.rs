@@ -1,26 +1,26 @@
 use std::fmt;
 
-use super::BLOCK_LEN;
+use super::{AlignedBytes, BLOCK_LEN};
 
 /// One block's worth of bytes, reused from piece to piece: fresh memory costs a page fault per 4 KiB.
 pub struct BlockBuf {
-    bytes: Box<[u8]>,
+    bytes: AlignedBytes,
     len: usize,
 }
 
 impl BlockBuf {
     fn new() -> Self {
-        Self { bytes: vec![0; BLOCK_LEN as usize].into_boxed_slice(), len: 0 }
+        Self { bytes: AlignedBytes::new(BLOCK_LEN as usize), len: 0 }
     }
 
     /// The bytes in use.
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes.as_slice()[..self.len]
     }
 
     /// The bytes in use, to be filled.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+        &mut self.bytes.as_mut_slice()[..self.len]
     }
 
     /// Uses so many bytes, at most [`BLOCK_LEN`], with undefined contents.

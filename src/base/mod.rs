@@ -5,6 +5,7 @@
 //! Main types: [`Geometry`], [`Block`], [`Bitfield`], [`InfoHash`].
 //! BEPs: 3 (pieces and blocks), 20 (peer ids), 52 (v2 hashes and file-aligned pieces).
 
+mod aligned;
 pub mod bencode;
 mod bitfield;
 mod block_pool;
@@ -14,6 +15,7 @@ mod printable;
 mod rate;
 mod slab;
 
+pub use aligned::AlignedBytes;
 pub use bitfield::{Bitfield, BitfieldError};
 pub use block_pool::{BlockBuf, BlockPool};
 pub use geometry::{BLOCK_LEN, Block, Geometry, GeometryError, MAX_PIECE_COUNT, MAX_PIECE_LENGTH, ShortPiece};

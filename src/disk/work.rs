@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Completions, Done, Job, ReadDone, ToVerify, Verdict};
-use crate::base::{Block, PieceIndex};
+use crate::base::{AlignedBytes, Block, PieceIndex};
 use crate::hash::{Expected, Hashed, PieceBytes, PiecesHasher, check_pieces, keyed_digests};
 use crate::storage::{Storage, StorageError};
 
@@ -112,10 +112,10 @@ fn hash_stored(storage: &Storage, piece: PieceIndex, expected: &Expected) -> Res
     let (data_len, wire_len) = (storage.geometry().data_len(piece), storage.geometry().piece_len(piece));
     let mut hasher = PiecesHasher::new(vec![data_len], wire_len, expected.v1().is_some(), expected.v2().is_some());
     let step = PiecesHasher::step(1).min(wire_len);
-    let mut buf = vec![0; step as usize];
+    let mut buf = AlignedBytes::new(step as usize);
     let mut begin = 0;
     while begin < wire_len {
-        let part = &mut buf[..step.min(wire_len - begin) as usize];
+        let part = &mut buf.as_mut_slice()[..step.min(wire_len - begin) as usize];
         storage.read_piece(piece, begin, part)?;
         hasher.update(&[part]);
         begin += step.min(wire_len - begin);

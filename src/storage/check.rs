@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::scan::{self, Kinds, Progress};
 use super::{ErrorKind, READ_AHEAD, Storage, StorageError, Window};
-use crate::base::{Bitfield, PieceIndex};
+use crate::base::{AlignedBytes, Bitfield, PieceIndex};
 use crate::hash::{Expected, Hashed, PiecesHasher};
 use crate::sys;
 
@@ -174,7 +174,7 @@ enum Before {
 
 impl Checker<'_> {
     /// The states of some pieces in ascending order. Neighbours with data are read at once.
-    fn group(&self, pieces: &[PieceIndex], buf: &mut Vec<u8>) -> Vec<(PieceIndex, PieceState)> {
+    fn group(&self, pieces: &[PieceIndex], buf: &mut AlignedBytes) -> Vec<(PieceIndex, PieceState)> {
         let mut states = Vec::with_capacity(pieces.len());
         let mut run: Vec<(PieceIndex, Expected)> = Vec::new();
         for &piece in pieces {
@@ -251,7 +251,7 @@ impl Checker<'_> {
     fn run(
         &self,
         run: &mut Vec<(PieceIndex, Expected)>,
-        buf: &mut Vec<u8>,
+        buf: &mut AlignedBytes,
         states: &mut Vec<(PieceIndex, PieceState)>,
     ) {
         let geometry = self.storage.geometry();
@@ -274,7 +274,7 @@ impl Checker<'_> {
     }
 
     /// Hashes pieces of equal length side by side.
-    fn hash(&self, pieces: &[(PieceIndex, Expected)], buf: &mut Vec<u8>) -> Result<Vec<PieceState>, StorageError> {
+    fn hash(&self, pieces: &[(PieceIndex, Expected)], buf: &mut AlignedBytes) -> Result<Vec<PieceState>, StorageError> {
         let geometry = self.storage.geometry();
         let Some((first, expected)) = pieces.first() else { return Ok(Vec::new()) };
         let kinds = Kinds { v1: expected.v1().is_some(), v2: expected.v2().is_some() };

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::scan::{self, Kinds, Progress};
 use super::{READ_AHEAD, Span, StorageError, Target};
+use crate::base::AlignedBytes;
 use crate::hash::{ZERO_HASH, merkle_root};
 use crate::sys::{self, Cached};
 
@@ -111,7 +112,12 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn hash(&mut self, pieces: &[PieceToHash], kinds: Kinds, buf: &mut Vec<u8>) -> Result<PieceHashes, StorageError> {
+    fn hash(
+        &mut self,
+        pieces: &[PieceToHash],
+        kinds: Kinds,
+        buf: &mut AlignedBytes,
+    ) -> Result<PieceHashes, StorageError> {
         let mut hashes = PieceHashes::default();
         for equal in pieces.chunk_by(|a, b| a.wire_len() == b.wire_len()) {
             let wire_len = equal.first().map_or(0, PieceToHash::wire_len);

@@ -2,6 +2,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
+use crate::base::AlignedBytes;
 use crate::hash::{self, PieceHash, PiecesHasher};
 
 /// Bytes that one thread takes on at a time, where pieces are not so long that this is less than all lanes need.
@@ -45,18 +46,18 @@ pub(super) fn hash_pieces<E>(
     data_lens: Vec<u32>,
     wire_len: u32,
     kinds: Kinds,
-    buf: &mut Vec<u8>,
+    buf: &mut AlignedBytes,
     mut read: impl FnMut(usize, u32, &mut [u8]) -> Result<(), E>,
 ) -> Result<Vec<PieceHash>, E> {
     let count = data_lens.len();
     let step = PiecesHasher::step(count).min(wire_len);
     let mut hasher = PiecesHasher::new(data_lens, wire_len, kinds.v1, kinds.v2);
-    buf.resize(buf.len().max(count * step as usize), 0);
+    buf.ensure(count * step as usize);
     let mut begin = 0;
     while begin < wire_len {
         let len = step.min(wire_len - begin);
         let mut parts: Vec<&[u8]> = Vec::with_capacity(count);
-        for (n, part) in buf.chunks_mut(step as usize).take(count).enumerate() {
+        for (n, part) in buf.as_mut_slice().chunks_mut(step as usize).take(count).enumerate() {
             let part = &mut part[..len as usize];
             read(n, begin, part)?;
             parts.push(part);
@@ -70,11 +71,11 @@ pub(super) fn hash_pieces<E>(
 /// Waits until a range is in memory, reading it in order if it is not: what is hashed side by side is read here and
 /// there, which disks do not like. `read` reads so many bytes from an offset within the range on.
 pub(super) fn read_in_order<E>(len: u32, mut read: impl FnMut(u32, &mut [u8]) -> Result<(), E>) -> Result<(), E> {
-    let mut scratch = vec![0; READ_STEP.min(len) as usize];
+    let mut scratch = AlignedBytes::new(READ_STEP.min(len) as usize);
     let mut done = 0;
     while done < len {
         let step = READ_STEP.min(len - done);
-        read(done, &mut scratch[..step as usize])?;
+        read(done, &mut scratch.as_mut_slice()[..step as usize])?;
         done += step;
     }
     Ok(())
@@ -87,14 +88,14 @@ pub(super) fn on_all_cores(
     piece_length: u32,
     threads: Option<usize>,
     cancel: &AtomicBool,
-    work: impl Fn(Range<u32>, &mut Vec<u8>) + Sync,
+    work: impl Fn(Range<u32>, &mut AlignedBytes) + Sync,
 ) -> bool {
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let group = group_len(pieces, piece_length, threads);
     let threads = threads.clamp(1, pieces.div_ceil(group).max(1) as usize);
     let next = AtomicU32::new(0);
     let run = || {
-        let mut buf = Vec::new();
+        let mut buf = AlignedBytes::default();
         while !cancel.load(Ordering::Relaxed) {
             // At most 2^21 pieces, and each thread goes beyond the last once.
             let first = next.fetch_add(group, Ordering::Relaxed);
