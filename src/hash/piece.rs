@@ -202,7 +202,7 @@ impl PiecesHasher {
     pub fn update(&mut self, parts: &[&[u8]]) {
         let len = parts.first().map_or(0, |part| part.len());
         debug_assert!(parts.len() == self.data_lens.len() && parts.iter().all(|part| part.len() == len));
-        debug_assert!(self.done as usize % LEAF_LEN == 0, "nothing comes behind the end");
+        debug_assert!((self.done as usize).is_multiple_of(LEAF_LEN), "nothing comes behind the end");
         if let Some(v1) = &mut self.v1 {
             let whole = len - len % BLOCK;
             v1.update(&parts.iter().map(|part| &part[..whole]).collect::<Vec<_>>());

@@ -314,7 +314,7 @@ impl Sha1Lanes {
     /// The next bytes of each message: equally many, and whole blocks.
     pub(super) fn update(&mut self, parts: &[&[u8]]) {
         let len = parts.first().map_or(0, |part| part.len());
-        debug_assert!(len % BLOCK == 0 && parts.iter().all(|part| part.len() == len));
+        debug_assert!(len.is_multiple_of(BLOCK) && parts.iter().all(|part| part.len() == len));
         self.len += len as u64;
         match &mut self.lanes {
             Lanes::Alone(hashers) => hashers.iter_mut().zip(parts).for_each(|(hasher, part)| hasher.update(part)),
