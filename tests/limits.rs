@@ -35,6 +35,7 @@ impl Rig {
             limit_up: None,
             sequential: false,
             super_seed: false,
+            pex: true,
             many_per_address: false,
         };
         let now = Instant::now();

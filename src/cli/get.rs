@@ -162,6 +162,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         max_connections: defaults.max_connections.max(max_peers),
         max_peers,
         trackers: !network.no_trackers,
+        pex: !network.no_pex,
         ..defaults
     })
 }

@@ -40,8 +40,8 @@ pub(super) struct NetworkOptions {
     /// No distributed hash table (BEP 5); this version has none
     #[arg(long, hide_short_help = true)]
     pub(super) no_dht: bool,
-    /// No exchange of peers (BEP 11); this version has none
-    #[arg(long, hide_short_help = true)]
+    /// Tell peers of no other peers, and do not listen to what they tell (BEP 11)
+    #[arg(long)]
     pub(super) no_pex: bool,
     /// No search for peers on the local network (BEP 14); this version has none
     #[arg(long, hide_short_help = true)]

@@ -33,6 +33,8 @@ pub struct Config {
     pub tcp: bool,
     /// Whether peers are reached by uTP (BEP 29), and may reach us.
     pub utp: bool,
+    /// Whether peers tell each other of peers (BEP 11). Never those of a private torrent.
+    pub pex: bool,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
@@ -55,6 +57,7 @@ impl Config {
             trackers: true,
             tcp: true,
             utp: true,
+            pex: true,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
             ip_filter: Arc::default(),

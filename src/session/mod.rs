@@ -124,6 +124,7 @@ impl Session {
         let info_hash = add.metainfo.info.info_hash();
         let spec = Spec {
             use_trackers: inner.config.trackers,
+            use_pex: inner.config.pex,
             max_peers: inner.config.max_peers,
             block_memory: inner.config.block_memory,
             state_dir: inner.config.state_dir.clone(),

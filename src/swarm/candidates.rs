@@ -5,7 +5,8 @@
 //! failed; among equals the canonical priority (BEP 40), which makes both ends agree on which connections are worth most.
 //!
 //! **Bounds.** [`CAPACITY`] addresses. When the list is full a source that holds a quarter of it can only replace its own;
-//! one that holds less pushes out the worst of the largest. Addresses given up are forgotten first.
+//! one that holds less pushes out the worst of the largest. Addresses given up are forgotten first. Of those that one peer
+//! or node names, [`MAX_PER_TELLER`] are kept at a time.
 //!
 //! **Manners.** One connection and one dial per minute to each IP address, whatever the port: a list of
 //! a thousand ports of one victim is worth one connection a minute. Loopback is exempt, and everybody if asked for.
@@ -30,6 +31,8 @@ pub const PAUSED_CAPACITY: usize = 1_000;
 const SOURCE_FLOOR: usize = 64;
 /// Addresses with the same IP: several clients behind one router are real, fifty are an attack.
 const MAX_PORTS_PER_IP: usize = 4;
+/// Addresses that one peer or node has told us of. Each costs up to three dials: nobody gets to spend more of them.
+const MAX_PER_TELLER: usize = 200;
 /// Failed dials until an address is given up (limits.md).
 const MAX_FAILS: u8 = 3;
 /// Least time between two dials to one IP address, and first wait after a failure or a close (limits.md).
@@ -124,6 +127,8 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     source: Source,
+    /// Who named it, unless many share that address.
+    teller: Option<IpAddr>,
     state: State,
     fails: u8,
     /// Connections that were closed since one was useful.
@@ -152,6 +157,8 @@ pub struct Candidates {
     later: BTreeSet<(Instant, SocketAddr)>,
     given_up: BTreeSet<(Instant, SocketAddr)>,
     counts: [usize; SOURCES],
+    /// Addresses that each has named.
+    tellers: BTreeMap<IpAddr, usize>,
     /// The source whose turn it was last.
     turn: usize,
     /// Addresses being dialled or connected, whether they are in the list or not.
@@ -176,6 +183,7 @@ impl Candidates {
             later: BTreeSet::new(),
             given_up: BTreeSet::new(),
             counts: [0; SOURCES],
+            tellers: BTreeMap::new(),
             turn: 0,
             busy: BTreeSet::new(),
             dialled: BTreeMap::new(),
@@ -206,14 +214,21 @@ impl Candidates {
         if unwelcome {
             return Added::Refused;
         }
+        self.expire(now);
+        let teller = told_by.map(|ip| ip.to_canonical()).filter(|ip| !self.shares_ip(*ip));
+        if teller.is_some_and(|ip| self.tellers.get(&ip).is_some_and(|count| *count >= MAX_PER_TELLER)) {
+            return Added::Full;
+        }
         let state = if self.busy.contains(&addr) { State::Busy } else { State::Ready };
         let priority = self.priority(addr);
-        let entry = Entry { source, state, fails: 0, closes: 0, useful: false, priority };
-        self.expire(now);
+        let entry = Entry { source, teller, state, fails: 0, closes: 0, useful: false, priority };
         if self.entries.len() >= self.config.capacity && !self.make_room(source, entry.rank(addr)) {
             return Added::Full;
         }
         self.counts[source as usize] += 1;
+        if let Some(ip) = teller {
+            *self.tellers.entry(ip).or_default() += 1;
+        }
         if state == State::Ready {
             self.ready[source as usize].insert(entry.rank(addr));
         }
@@ -497,8 +512,15 @@ impl Candidates {
 
     fn forget(&mut self, addr: SocketAddr) {
         self.take_out(addr);
-        if let Some(entry) = self.entries.remove(&addr) {
-            self.counts[entry.source as usize] -= 1;
+        let Some(entry) = self.entries.remove(&addr) else { return };
+        self.counts[entry.source as usize] -= 1;
+        if let Some(ip) = entry.teller
+            && let Some(count) = self.tellers.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.tellers.remove(&ip);
+            }
         }
     }
 
@@ -723,6 +745,28 @@ mod tests {
         assert_eq!(c.ready.iter().map(BTreeSet::len).sum::<usize>(), PAUSED_CAPACITY);
     }
 
+    /// One peer names an address after the other: what it may hold is bounded, and comes back when its inventions are
+    /// given up.
+    #[test]
+    fn one_teller_holds_two_hundred() {
+        let t0 = Instant::now();
+        let mut c = list();
+        let (liar, other) = (Some(addr("9.9.9.9:1").ip()), Some(addr("8.8.8.8:1").ip()));
+        let told = (0..1_000).filter(|&n| c.add(t0, public(n), Source::Pex, liar) == Added::New);
+        assert_eq!(told.count(), MAX_PER_TELLER);
+        assert_eq!(c.add(t0, public(2_000), Source::Pex, other), Added::New);
+        assert_eq!(c.add(t0, public(2_001), Source::Dht, liar), Added::Full);
+        let mut now = t0;
+        while !c.is_empty() {
+            drain(&mut c, now).into_iter().for_each(|a| c.failed(a, now));
+            now += secs(30);
+        }
+        assert_eq!(c.add(now, public(2_001), Source::Pex, liar), Added::Full, "those given up count");
+        now += GIVEN_UP_TIME;
+        assert_eq!(c.add(now, public(2_001), Source::Pex, liar), Added::New);
+        assert_eq!(c.tellers, BTreeMap::from([(liar.unwrap(), 1)]));
+    }
+
     /// Ten thousand inventions and one real peer (N13).
     #[test]
     fn the_real_peer_is_found_within_a_minute() {
@@ -758,7 +802,10 @@ mod tests {
             for _ in 0..3_000 {
                 let who = public(dice.u32(..400));
                 match dice.u8(..12) {
-                    0..=4 => _ = c.add(now, who, SOURCES_ALL[dice.usize(..SOURCES)], None),
+                    0..=4 => {
+                        let by = dice.bool().then(|| public(dice.u32(..3)).ip());
+                        _ = c.add(now, who, SOURCES_ALL[dice.usize(..SOURCES)], by);
+                    }
                     5..=7 => _ = c.next(now),
                     8 => c.connected(who),
                     9 => c.failed(who, now),
@@ -782,6 +829,7 @@ mod tests {
             let busy = c.entries.values().filter(|e| e.state == State::Busy).count();
             assert_eq!(queued + busy, c.entries.len());
             assert_eq!(c.counts.iter().sum::<usize>(), c.entries.len());
+            assert_eq!(c.tellers.values().sum::<usize>(), c.entries.values().filter(|e| e.teller.is_some()).count());
         }
     }
 }

@@ -19,9 +19,9 @@ const MAX_DIALLING: usize = 64;
 const CLIENT: &str = concat!("gannet ", env!("CARGO_PKG_VERSION"));
 
 /// The extensions that we take messages of.
-fn our_extensions() -> ExtensionIds {
+fn our_extensions(pex: bool) -> ExtensionIds {
     let mut ids = ExtensionIds::default();
-    for extension in [Extension::UploadOnly, Extension::DontHave] {
+    for extension in [Extension::UploadOnly, Extension::DontHave].into_iter().chain(pex.then_some(Extension::Pex)) {
         ids.set(extension, extension.our_id());
     }
     ids
@@ -124,9 +124,13 @@ impl Swarm {
         let none = Bitfield::new(self.geometry.piece_count());
         let counted = self.picker.add_peer(&none);
         let window = RequestWindow::new(now, requests::DEFAULT_REQQ);
-        let mut peer = Peer::new(now, &new, self.geometry.piece_count(), counted, window);
+        let told = self.contacts.newcomer();
+        let mut peer = Peer::new(now, &new, self.geometry.piece_count(), counted, window, told);
         self.greet(&mut peer);
         let key = self.peers.insert(peer);
+        if new.outgoing {
+            self.note_contact(key, new.address, true);
+        }
         self.greet_allowed_fast(key);
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.connected(key);
@@ -152,9 +156,10 @@ impl Swarm {
 
     /// A peer that had connected to us before is found at an address that we dialled: that is where it listens.
     fn note_listening(&mut self, new: NewPeer) {
-        if let Some((_, peer)) = self.peers.iter_mut().find(|(_, p)| p.id == new.id && !p.outgoing) {
-            peer.listens_at.get_or_insert(new.address);
-        }
+        let known = self.peers.iter_mut().find(|(_, p)| p.id == new.id && !p.outgoing);
+        let Some((key, peer)) = known else { return };
+        peer.listens_at.get_or_insert(new.address);
+        self.note_contact(key, new.address, true);
     }
 
     /// Whether there is a connection with whoever listens at `address`, so that it is not to be dialled.
@@ -175,7 +180,7 @@ impl Swarm {
         }
         if peer.extended {
             let handshake = ExtendedHandshake {
-                m: our_extensions(),
+                m: our_extensions(self.config.pex),
                 v: Some(CLIENT.to_owned()),
                 p: self.config.listen_port,
                 reqq: Some(MAX_REQUEST_QUEUE),
@@ -198,6 +203,7 @@ impl Swarm {
     /// A connection is gone. Its key is dead from here on.
     pub fn handle_closed(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.remove(key) else { return };
+        self.forget_contact(peer.contact);
         self.picker.release_peer(key);
         self.picker.remove_peer(peer.counted, &peer.have);
         // These buffers went down with the connection.

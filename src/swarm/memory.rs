@@ -246,6 +246,7 @@ mod tests {
             limit_up: None,
             sequential: false,
             super_seed: false,
+            pex: true,
             many_per_address: false,
         };
         let now = Instant::now();

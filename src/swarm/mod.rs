@@ -2,7 +2,7 @@
 //!
 //! For: who to connect to, what to ask for, whom to serve, whom to blame.
 //! Must not know: sockets, files, threads, trackers, the clock, randomness; `now` and `seed` are passed in.
-//! Main type: [`Swarm`]. BEPs: 3, 6, 10, 16, 21, 40, 54.
+//! Main type: [`Swarm`]. BEPs: 3, 6, 10, 11, 16, 21, 27, 40, 54.
 //!
 //! What happened goes in by `handle_*`; what to do comes out by [`Swarm::poll_action`], [`Swarm::poll_wake`] and
 //! [`Swarm::poll_timeout`]. `impl Swarm` is spread over files by what it deals with:
@@ -16,6 +16,7 @@
 //! | `memory` | how many blocks may be asked for, what is written early to make room |
 //! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
+//! | `pex` | peers that we tell each other of |
 //! | `tick` | all that happens because time passes |
 //! | `look` | counters for display |
 //!
@@ -37,6 +38,7 @@ mod memory;
 mod partial;
 mod peer;
 pub mod peer_priority;
+mod pex;
 pub mod picker;
 mod rebalance;
 mod receive;
@@ -86,6 +88,8 @@ pub struct SwarmConfig {
     pub sequential: bool,
     /// BEP 16.
     pub super_seed: bool,
+    /// Peers may be told of others and tell us (BEP 11). Never for a private torrent (BEP 27).
+    pub pex: bool,
     /// Several connections from one address, not only from loopback.
     pub many_per_address: bool,
 }
@@ -173,6 +177,9 @@ pub enum Misbehaved {
     /// Changed its mind about interest, choking or what it has a hundred times in a second.
     #[error("flooded us with changes of mind")]
     Flood,
+    /// Told us of other peers several times a minute.
+    #[error("flooded us with addresses")]
+    PexFlood,
     /// An extension message that is no bencoded dictionary.
     #[error("sent a malformed extension message")]
     Extension,
@@ -187,6 +194,7 @@ pub struct Swarm {
     picker: Picker,
     peers: Slab<peer::Peer>,
     candidates: candidates::Candidates,
+    contacts: pex::Contacts,
     choker: choker::Choker,
     slots: upload_slots::UploadSlots,
     blame: blame::Blame,
@@ -248,6 +256,7 @@ impl Swarm {
                 CandidatesConfig { shared_ips: config.many_per_address, ..CandidatesConfig::default() },
                 rng.u64(..),
             ),
+            contacts: pex::Contacts::default(),
             choker: choker::Choker::new(geometry.piece_length(), rng.u64(..)),
             slots: upload_slots::UploadSlots::new(now),
             blame: blame::Blame::new(rng.u128(..).to_le_bytes()),

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::pex::{Heard, Told};
 use super::picker::Counted;
 use super::requests::RequestWindow;
 use crate::base::{Bitfield, Block, PeerId, PieceIndex, RateMeter};
@@ -91,6 +92,11 @@ pub(super) struct Peer {
     pub(super) beyond_queue: u32,
     /// Changes of its mind in the present second, about interest or what it has, which cost us work.
     pub(super) flips: Flips,
+
+    /// Its number among those of whom others are told (BEP 11), what it has been told, and how often it tells us.
+    pub(super) contact: Option<u64>,
+    pub(super) told: Told,
+    pub(super) heard: Heard,
 }
 
 /// A request that is out.
@@ -126,7 +132,14 @@ impl Flips {
 }
 
 impl Peer {
-    pub(super) fn new(now: Instant, new: &NewPeer, pieces: u32, counted: Counted, window: RequestWindow) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        new: &NewPeer,
+        pieces: u32,
+        counted: Counted,
+        window: RequestWindow,
+        told: Told,
+    ) -> Self {
         Self {
             address: new.address,
             listens_at: None,
@@ -167,6 +180,9 @@ impl Peer {
             invalid_requests: 0,
             beyond_queue: 0,
             flips: Flips::new(now),
+            contact: None,
+            told,
+            heard: Heard::default(),
         }
     }
 

@@ -248,6 +248,7 @@ impl Swarm {
                 let DontHave(index) = DontHave::parse(payload).map_err(|_| Misbehaved::Extension)?;
                 self.on_dont_have(now, key, index)
             }
+            Some(Extension::Pex) => self.on_pex(now, key, payload),
             _ => Ok(()),
         }
     }
@@ -263,15 +264,20 @@ impl Swarm {
         if let Some(upload_only) = handshake.upload_only {
             peer.upload_only = upload_only;
         }
-        // Where an incoming peer can be reached later. Its own connection comes from another port.
+        // Where an incoming peer can be reached later. Its own connection comes from another port. Its first word counts:
+        // each would be kept as long as the connection lasts.
         if !peer.outgoing
+            && peer.listens_at.is_none()
             && let Some(port) = handshake.p
         {
             let address = SocketAddr::new(peer.address.ip(), port);
             peer.listens_at = Some(address);
             self.candidates.add(now, address, Source::Incoming, None);
             self.candidates.connected(address);
+            peer.said.merge(handshake);
+            self.note_contact(key, address, false);
+        } else {
+            peer.said.merge(handshake);
         }
-        peer.said.merge(handshake);
     }
 }

@@ -31,6 +31,8 @@ impl Swarm {
         for key in self.peers.keys() {
             if let Some(reason) = self.look_after(now, key) {
                 self.close(key, reason);
+            } else {
+                self.tell_peers(now, key);
             }
         }
         if now >= self.next_choke {

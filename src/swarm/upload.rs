@@ -270,6 +270,7 @@ mod tests {
             limit_up: None,
             sequential: false,
             super_seed: false,
+            pex: true,
             many_per_address: true,
         };
         let have = Bitfield::full(geometry.piece_count());

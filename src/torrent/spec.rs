@@ -73,6 +73,8 @@ pub struct Spec {
     pub torrent: AddTorrent,
     /// Whether trackers are asked.
     pub use_trackers: bool,
+    /// Whether peers may be told of each other (BEP 11), unless the torrent is private.
+    pub use_pex: bool,
     /// Connections, at most.
     pub max_peers: usize,
     /// Bytes of blocks that may wait to be verified and written.

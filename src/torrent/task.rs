@@ -183,6 +183,7 @@ impl Task {
             limit_up: network.limits.up.rate(),
             sequential: spec.torrent.sequential,
             super_seed: spec.torrent.super_seed,
+            pex: spec.use_pex && !info.is_private(),
             many_per_address: false,
         };
         let missing = opening::missing_pieces(&storage, &have);

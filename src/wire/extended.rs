@@ -133,6 +133,8 @@ pub struct ExtendedHandshake {
     pub ipv6: Option<Ipv6Addr>,
     /// Bytes of the info dictionary (BEP 9), 1 ..= [`MAX_METADATA_LEN`] when parsed.
     pub metadata_size: Option<u32>,
+    /// Whether the sender would rather have connections encrypted (`e`).
+    pub encryption: Option<bool>,
     /// Whether the sender downloads nothing any more (BEP 21).
     pub upload_only: Option<bool>,
 }
@@ -148,6 +150,7 @@ impl ExtendedHandshake {
         let mut handshake = Self::default();
         for (key, raw) in fields.entries() {
             match key {
+                b"e" => handshake.encryption = integer(raw).map(|flag| flag != 0),
                 b"m" => handshake.m = extension_ids(raw),
                 b"v" => handshake.v = string(raw).and_then(client),
                 b"p" => handshake.p = integer(raw).and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
@@ -177,6 +180,10 @@ impl ExtendedHandshake {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         out.push(b'd');
+        if let Some(flag) = self.encryption {
+            put_string(&mut out, b"e");
+            put_integer(&mut out, flag.into());
+        }
         if let Some(ip) = self.ipv4 {
             put_string(&mut out, b"ipv4");
             put_string(&mut out, &ip.octets());
@@ -240,6 +247,7 @@ impl ExtendedHandshake {
         self.ipv4 = later.ipv4.or(self.ipv4);
         self.ipv6 = later.ipv6.or(self.ipv6);
         self.metadata_size = later.metadata_size.or(self.metadata_size);
+        self.encryption = later.encryption.or(self.encryption);
         self.upload_only = later.upload_only.or(self.upload_only);
     }
 }
@@ -385,9 +393,10 @@ mod tests {
             reqq in prop::option::of(1..=MAX_REQUEST_QUEUE),
             (yourip, ipv4, ipv6) in any::<(Option<IpAddr>, Option<Ipv4Addr>, Option<Ipv6Addr>)>(),
             metadata_size in prop::option::of(1..=MAX_METADATA_LEN),
-            upload_only: Option<bool>,
+            (encryption, upload_only) in any::<(Option<bool>, Option<bool>)>(),
         ) -> ExtendedHandshake {
-            ExtendedHandshake { m: ExtensionIds { ids }, v, p, reqq, yourip, ipv4, ipv6, metadata_size, upload_only }
+            let m = ExtensionIds { ids };
+            ExtendedHandshake { m, v, p, reqq, yourip, ipv4, ipv6, metadata_size, encryption, upload_only }
         }
     }
 

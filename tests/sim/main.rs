@@ -175,6 +175,26 @@ fn latecomers_complete() {
     assert!(world.run(minutes(20)));
 }
 
+/// Only the seeder has a tracker, and dials everybody. The others find each other through it (BEP 11), and are done as soon as
+/// if each had asked the tracker itself; without that, the seeder would have to send everything to everyone.
+#[test]
+fn one_that_knows_everybody_is_enough() {
+    let n = 24;
+    let run = |tracker_for_all: bool, pex: bool| {
+        let config = |config| SwarmConfig { pex, ..config };
+        let mut world = World::with_config(geometry(64 * MIB, 128 << 10), &equals(n, MIB), 85, config);
+        world.told = Box::new(move |i| tracker_for_all || i == 0);
+        let done = world.run(minutes(60));
+        (done, world.now, (0..=n).map(|i| world.totals(i).peers).min().unwrap())
+    };
+    let (_, by_tracker, _) = run(true, false);
+    let (done, by_pex, fewest) = run(false, true);
+    assert!(done && by_pex <= by_tracker.mul_f64(1.15), "{by_pex:?}, {by_tracker:?} with trackers");
+    assert_eq!(fewest as usize, n, "connections of the one that has fewest");
+    let (_, alone, fewest) = run(false, false);
+    assert!(fewest <= 1 && alone > by_pex * 10, "{alone:?} without");
+}
+
 /// Fifty unequal peers, some of which lie, say nothing or vanish, and pieces of which memory holds two, less than one, or a
 /// small part: everybody completes, within its memory, and only liars are accused.
 #[test]

@@ -105,6 +105,7 @@ impl Rig {
             limit_up: None,
             sequential: seed.is_multiple_of(5),
             super_seed: false,
+            pex: true,
             many_per_address: false,
         };
         let now = Instant::now();

@@ -140,6 +140,8 @@ pub(crate) struct World {
     by_address: HashMap<SocketAddr, usize>,
     /// How many others each node hears of when it joins.
     pub(crate) acquaintances: usize,
+    /// Who hears of them at all.
+    pub(crate) told: Box<dyn Fn(usize) -> bool>,
     /// A digest of all that happened, in order.
     trace: DefaultHasher,
 }
@@ -181,6 +183,7 @@ impl World {
                 limit_up: Some(spec.up),
                 sequential: false,
                 super_seed: false,
+                pex: true,
                 many_per_address: false,
             });
             let block_memory = config.block_memory.next_multiple_of(u64::from(BLOCK_LEN));
@@ -214,6 +217,7 @@ impl World {
             rng,
             by_address,
             acquaintances: 200,
+            told: Box::new(|_| true),
             trace: DefaultHasher::new(),
         };
         for i in 0..world.nodes.len() {
@@ -284,8 +288,10 @@ impl World {
                     .filter(|(j, n)| *j != i && n.spec.joins <= self.now && !n.gone)
                     .map(|(_, n)| n.address)
                     .collect();
-                let known = self.rng.choose_multiple(others, self.acquaintances);
-                self.nodes[i].swarm.handle_candidates(now, Source::Tracker, &known);
+                if (self.told)(i) {
+                    let known = self.rng.choose_multiple(others, self.acquaintances);
+                    self.nodes[i].swarm.handle_candidates(now, Source::Tracker, &known);
+                }
                 self.at(self.now + Duration::from_millis(1), i, What::Tick);
             }
             What::Tick => {
