@@ -104,6 +104,7 @@
 //! | memory for blocks, pieces that do not fit | `swarm/memory.rs`, `swarm/partial.rs` |
 //! | who is unchoked | `swarm/choker.rs`, `swarm/upload_slots.rs` |
 //! | whom to dial; back-off; bans | `swarm/candidates.rs`, `swarm/address_filter.rs`, `swarm/bans.rs` |
+//! | devices and proxies: how everything leaves | `net/egress.rs`, `net/proxy/`, `net/dns/` (names) |
 //! | block lists | `swarm/ip_filter.rs` (formats, look-up), `session/ip_filter.rs` (files) |
 //! | who sent the bad block | `swarm/blame.rs` |
 //! | allowed-fast (BEP 6), super-seeding (BEP 16) | `swarm/allowed_fast.rs`, `swarm/super_seed.rs` |

@@ -97,6 +97,23 @@ const PLATFORM_FILES: &[&str] = &["sys", "storage/mapping"];
 /// Where `unsafe` may stand.
 const UNSAFE_FILES: &[&str] = &["hash", "sys", "storage/mapping"];
 
+/// What opens a way out of this machine, or asks others for one.
+const WAYS_OUT: &[&str] = &[
+    "TcpStream::connect",
+    "TcpSocket::new_v4",
+    "TcpSocket::new_v6",
+    "UdpSocket::bind",
+    "Socket::new",
+    "lookup_host",
+    "to_socket_addrs",
+    "reqwest::Client::new",
+    "reqwest::Client::builder",
+];
+
+/// Where that may stand: `net::egress` keeps to the device and the proxy that the user chose, `net::http` asks it how; what
+/// the others connect to is on this machine.
+const WAYS_OUT_FILES: &[&str] = &["net/egress", "net/http", "cli/bench", "cli/demo"];
+
 /// Words that say nothing, or that the field has a better word for (block, request): no identifier is made with them.
 const EMPTY_WORDS: &[&str] = &["chunk", "chunks", "subpiece", "manager", "helper", "helpers", "util", "utils"];
 
@@ -228,6 +245,20 @@ fn platforms_and_unsafe_keep_to_their_places() {
         if !source.is_within(UNSAFE_FILES) {
             let places = find(&source.code, "unsafe");
             wrong.extend(places.map(|at| source.at(at, &format!("`unsafe` belongs in {UNSAFE_FILES:?}"))));
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
+fn there_is_one_way_out() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if !source.is_within(WAYS_OUT_FILES) {
+            for word in WAYS_OUT {
+                let places = find(&source.code, word);
+                wrong.extend(places.map(|at| source.at(at, &format!("`{word}` goes past `net::egress`"))));
+            }
         }
     }
     report(&wrong);

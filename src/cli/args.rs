@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
-use super::options::{GetOptions, SeedOptions};
+use super::options::{EgressOptions, GetOptions, SeedOptions};
 use super::quantity::parse_size;
 
 const STYLES: Styles = Styles::styled()
@@ -263,6 +263,8 @@ pub(super) struct InfoArgs {
     /// Use no network: of a magnet link show what it says itself
     #[arg(long)]
     pub(super) offline: bool,
+    #[command(flatten)]
+    pub(super) egress: EgressOptions,
 }
 
 /// Check data against a torrent
@@ -305,6 +307,8 @@ pub(super) struct ScrapeArgs {
     /// Give up on a tracker after this time
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = super::quantity::parse_duration)]
     pub(super) timeout: std::time::Duration,
+    #[command(flatten)]
+    pub(super) egress: EgressOptions,
 }
 
 /// See it work: a tracker, seeders and a download on this machine alone

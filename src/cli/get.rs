@@ -15,6 +15,7 @@ use super::transfer::{self, Job};
 use super::{ip_filter, settings, source};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
+use crate::net::egress::Egress;
 use crate::session::{AddTorrent, Config, Place, SeedGoal, Session};
 
 pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
@@ -24,11 +25,12 @@ pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
         let mut signals = Signals::take()?;
         let mut reporter = Reporter::new(&global.output);
         let mut selection = Selection::new(&options.download.select, &options.download.exclude)?;
-        let peers = signals.unless(resolve(&options.network.peers)).await?;
+        let egress = options.network.egress.egress()?;
+        let peers = signals.unless(resolve(&options.network.peers, &egress)).await?;
         let mut jobs = Vec::with_capacity(args.sources.len());
         let mut idle = vec![];
         for text in &args.sources {
-            let metainfo = signals.unless(source::read(text)).await?;
+            let metainfo = signals.unless(source::read(text, &egress)).await?;
             if let Some(job) = job(metainfo, &options, &mut selection, &peers)? {
                 jobs.push(job);
             } else {
@@ -163,15 +165,18 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         max_peers,
         trackers: !network.no_trackers,
         pex: !network.no_pex,
+        egress: network.egress.egress()?,
         ..defaults
     })
 }
 
 /// The addresses of `--peer`.
-pub(super) async fn resolve(peers: &[String]) -> Result<Vec<SocketAddr>, Failure> {
+pub(super) async fn resolve(peers: &[String], egress: &Egress) -> Result<Vec<SocketAddr>, Failure> {
     let mut addresses = Vec::with_capacity(peers.len());
     for peer in peers {
-        let found = tokio::net::lookup_host(peer).await.map_err(|e| {
+        // Both parts are there: the parser has seen to that.
+        let (host, port) = peer.rsplit_once(':').unwrap_or((peer, ""));
+        let found = egress.lookup(host, port.parse().unwrap_or(0)).await.map_err(|e| {
             let why = super::exit::io_words(&e);
             Failure::network(format!("--peer {}: {why}", printable(peer)))
         })?;

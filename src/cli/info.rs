@@ -27,7 +27,7 @@ pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<(), Failure> {
         Source::Web(_) if args.offline => {
             return Err(Failure::usage(format!("{}: --offline uses no network", public_part(&args.source))));
         }
-        Source::Web(_) => super::block_on(source::read(&args.source))?,
+        Source::Web(_) => super::block_on(source::read(&args.source, &global.egress(&args.egress)?))?,
         _ => source::read_local(&args.source)?,
     };
     if global.output.json {

@@ -48,8 +48,10 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, OutputOptions};
 use exit::{Code, Failure};
-use options::Layer;
+use options::{EgressOptions, Layer};
 use settings::Layers;
+
+use crate::net::egress::Egress;
 
 /// What every command knows besides its own arguments.
 struct Global {
@@ -59,6 +61,13 @@ struct Global {
     output: OutputOptions,
     /// The settings below the command line.
     layers: Layers,
+}
+
+impl Global {
+    /// The way out for a command that knows only these of the options of transfers.
+    fn egress(&self, said: &EgressOptions) -> Result<Egress, Failure> {
+        said.clone().or(self.layers.settings.get.network.egress.clone()).egress()
+    }
 }
 
 /// Runs the program with `args`, the first of which is its own name. What it ends with is one of the exit codes of the

@@ -1,12 +1,15 @@
 //! Options of transfers, which the configuration file and the environment may set, too.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::exit::Failure;
 use super::quantity::{Limit, parse_duration, parse_limit};
+use crate::net::egress::Egress;
+use crate::net::proxy::Proxy;
 use crate::storage::{Backend, Preallocate};
 
 /// Options of `get` and `seed`.
@@ -28,6 +31,8 @@ pub(super) struct NetworkOptions {
     /// Neither dial nor let in the addresses on this list: eMule's .dat, PeerGuardian's text, CIDR, also gzipped; again for more
     #[arg(long = "ip-filter", value_name = "FILE")]
     pub(super) ip_filters: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) egress: EgressOptions,
     /// Receive at most this many bytes per second (5M, 800k, 1.5MiB); 0 is no limit
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(super) limit_down: Option<Limit>,
@@ -55,6 +60,39 @@ pub(super) struct NetworkOptions {
     /// No port mapping on the router; this version does none
     #[arg(long, hide_short_help = true)]
     pub(super) no_port_mapping: bool,
+}
+
+/// Options of every command that uses the network: by which way.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Network")]
+pub(super) struct EgressOptions {
+    /// Use this network device, such as tun0, and no other: what cannot go by it does not go
+    #[arg(long, value_name = "NAME")]
+    pub(super) bind_device: Option<String>,
+    /// Reach everybody through this proxy: socks5h://, socks5:// (names are looked up here) or http://, then
+    /// [USER:PASSWORD@]HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    pub(super) proxy: Option<String>,
+    /// Look up names at this name server instead of the system's; again for more
+    #[arg(long = "name-server", value_name = "ADDR[:PORT]", value_parser = parse_name_server, hide_short_help = true)]
+    pub(super) name_servers: Vec<SocketAddr>,
+}
+
+impl EgressOptions {
+    /// The way that they describe.
+    pub(super) fn egress(&self) -> Result<Egress, Failure> {
+        // Not read by the parser, whose messages repeat what they are about, and so the password.
+        let proxy = self.proxy.as_deref().filter(|url| !url.is_empty()).map(Proxy::parse).transpose();
+        let proxy = proxy.map_err(|why| Failure::usage(format!("--proxy: {why}")))?;
+        let device = self.bind_device.clone().filter(|name| !name.is_empty());
+        Ok(Egress::new(device, proxy, self.name_servers.clone()))
+    }
+}
+
+fn parse_name_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let address = with_port.or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)));
+    address.filter(|a| a.port() > 0).ok_or_else(|| "an address, such as 192.0.2.1 or [2001:db8::1]:53".to_owned())
 }
 
 /// Options of `get` and `seed` about seeding.
@@ -276,6 +314,7 @@ layer!(NetworkOptions {
     trackers,
     no_trackers,
     ip_filters,
+    egress,
     limit_down,
     limit_up,
     max_peers,
@@ -286,6 +325,7 @@ layer!(NetworkOptions {
     no_web_seeds,
     no_port_mapping
 });
+layer!(EgressOptions { bind_device, proxy, name_servers });
 layer!(GoalOptions { seed_ratio, seed_time });
 layer!(DiskOptions { storage, state_dir });
 layer!(DownloadOptions { dir, select, exclude, sequential, timeout, overwrite, preallocate, seed });
@@ -323,6 +363,22 @@ mod tests {
         }
         for text in ["", "host", ":1", "host:0", "1.2.3.4:0", "host:65536", "::1:5x", "http://h:1"] {
             assert!(parse_host_port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ways_out() {
+        assert_eq!(parse_name_server("192.0.2.1"), Ok(([192, 0, 2, 1], 53).into()));
+        assert_eq!(parse_name_server("[2001:db8::1]:5353").map(|a| a.port()), Ok(5353));
+        assert!(parse_name_server("dns.example").is_err());
+        let options = |url: &str| EgressOptions { proxy: Some(url.to_owned()), ..EgressOptions::default() };
+        let egress = options("socks5h://me:SECRET@[2001:db8::1]").egress().unwrap();
+        assert_eq!(egress.proxy().unwrap().to_string(), "socks5h://[2001:db8::1]:1080");
+        assert!(options("").egress().unwrap().proxy().is_none(), "none, over one in the configuration file");
+        for url in ["127.0.0.1:1080", "https://me:SECRET@a:1", "socks5://", "http://me:SECRET@a/b", "socks4://SECRET@a"]
+        {
+            let failure = options(url).egress().unwrap_err().to_string();
+            assert!(failure.starts_with("--proxy: ") && !failure.contains("SECRET"), "{failure}");
         }
     }
 

@@ -42,7 +42,8 @@ pub(super) fn command(args: ScrapeArgs, global: &Global) -> Result<(), Failure> 
         let name = printable(metainfo.info.name());
         return Err(Failure::network(format!("{name}: the torrent has no trackers; name one with --tracker")));
     }
-    let config = TrackerClientConfig { timeout: args.timeout, ..TrackerClientConfig::default() };
+    let mut config = TrackerClientConfig { timeout: args.timeout, ..TrackerClientConfig::default() };
+    config.http.egress = global.egress(&args.egress)?;
     let scrape = Scrape { info_hash: metainfo.info.info_hash(), trackers, json: global.output.json };
     let mut table = Vec::new();
     let code = block_on(async {

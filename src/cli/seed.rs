@@ -18,8 +18,9 @@ pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = Signals::take()?;
         let mut reporter = Reporter::new(&global.output);
-        let peers = signals.unless(get::resolve(&options.network.peers)).await?;
-        let metainfo = signals.unless(source::read(&args.source)).await?;
+        let egress = options.network.egress.egress()?;
+        let peers = signals.unless(get::resolve(&options.network.peers, &egress)).await?;
+        let metainfo = signals.unless(source::read(&args.source, &egress)).await?;
         // Told here, where PATH is known to be what the user meant, rather than as bad pieces after an hour of hashing.
         std::fs::metadata(&args.path).map_err(|e| Failure::disk(&args.path, &e))?;
         place::check(&metainfo.info, &args.path)?;

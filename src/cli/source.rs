@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::exit::{Failure, io_words, shown};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
+use crate::net::egress::Egress;
 
 /// Torrent files are never larger; the parser has the same limit.
 const MAX_TORRENT_LEN: usize = crate::metainfo::limits::MAX_TORRENT_LEN;
@@ -68,11 +69,11 @@ pub(super) fn read_local(text: &str) -> Result<Metainfo, Failure> {
     }
 }
 
-/// Reads a torrent from wherever it is.
-pub(super) async fn read(text: &str) -> Result<Metainfo, Failure> {
+/// Reads a torrent from wherever it is; what is on the web by `egress`.
+pub(super) async fn read(text: &str, egress: &Egress) -> Result<Metainfo, Failure> {
     match Source::parse(text) {
         Source::Web(address) => {
-            let bytes = super::fetch::fetch(&address, MAX_TORRENT_LEN).await?;
+            let bytes = super::fetch::fetch(&address, MAX_TORRENT_LEN, egress).await?;
             parse(&super::address::public_part(&address), &bytes)
         }
         _ => read_local(text),

@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::egress::Egress;
 use super::handshake::{self, Failed};
 use super::stream::Stream;
 use crate::wire::Handshake;
@@ -16,9 +16,16 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How peers are reached: the one place that knows which ways there are, and in which order they are tried.
 #[derive(Debug, Default)]
-pub struct Dialer {}
+pub struct Dialer {
+    egress: Egress,
+}
 
 impl Dialer {
+    /// Reaches peers by `egress`.
+    pub fn new(egress: Egress) -> Self {
+        Self { egress }
+    }
+
     /// Connects with the peer at `address` and greets it.
     ///
     /// # Errors
@@ -32,9 +39,11 @@ impl Dialer {
     /// Opens a connection with what listens at `address`, and says nothing yet.
     ///
     /// # Errors
-    /// What the system says, or `TimedOut` after [`CONNECT_TIMEOUT`].
+    /// What the system or the proxy says, or `TimedOut` after [`CONNECT_TIMEOUT`]; a proxy has twice that time, for it
+    /// connects to somebody in turn.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
-        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let limit = if self.egress.proxy().is_some() { 2 * CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
+        let connected = timeout(limit, self.egress.connect(address)).await;
         connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Stream::from)
     }
 }

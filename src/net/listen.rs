@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::egress::Egress;
 use super::stream::Stream;
 
 /// Connections that may wait to be accepted.
@@ -62,26 +63,27 @@ impl Listeners {
 /// Opens the listening sockets.
 ///
 /// With no address given: all of IPv4 and all of IPv6 on one free port, or one of the two where the other does not exist.
+/// With a device in `egress` nothing comes in by another.
 ///
 /// # Errors
 /// An address that cannot be bound, with the address in the error.
-pub fn open(addresses: &[SocketAddr], transports: Transports) -> io::Result<Listeners> {
+pub fn open(addresses: &[SocketAddr], transports: Transports, egress: &Egress) -> io::Result<Listeners> {
     if addresses.is_empty() {
-        return open_everywhere(transports);
+        return open_everywhere(transports, egress);
     }
     let mut all = Listeners::default();
     for address in addresses {
-        all.add(open_at(*address, transports)?);
+        all.add(open_at(*address, transports, egress)?);
     }
     Ok(all)
 }
 
-fn open_everywhere(transports: Transports) -> io::Result<Listeners> {
+fn open_everywhere(transports: Transports, egress: &Egress) -> io::Result<Listeners> {
     let mut tries = PORT_TRIES;
     loop {
-        let v4 = open_at((Ipv4Addr::UNSPECIFIED, 0).into(), transports);
+        let v4 = open_at((Ipv4Addr::UNSPECIFIED, 0).into(), transports, egress);
         let port = v4.as_ref().map_or(0, Listeners::port);
-        let v6 = open_at((Ipv6Addr::UNSPECIFIED, port).into(), transports);
+        let v6 = open_at((Ipv6Addr::UNSPECIFIED, port).into(), transports, egress);
         tries -= 1;
         match (v4, v6) {
             (Ok(_), Err(e)) if e.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
@@ -96,19 +98,19 @@ fn open_everywhere(transports: Transports) -> io::Result<Listeners> {
 }
 
 /// One address; if any port will do, one that is free for all that is wanted.
-fn open_at(address: SocketAddr, transports: Transports) -> io::Result<Listeners> {
+fn open_at(address: SocketAddr, transports: Transports, egress: &Egress) -> io::Result<Listeners> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         let mut open = Listeners::default();
         if transports.tcp {
-            open.tcp.push(bind_tcp(address)?);
+            open.tcp.push(bind_tcp(address, egress)?);
         }
         if !transports.udp {
             return Ok(open);
         }
         tries -= 1;
         let port = if transports.tcp { open.port() } else { address.port() };
-        match bind_udp(SocketAddr::new(address.ip(), port)) {
+        match bind_udp(SocketAddr::new(address.ip(), port), egress) {
             Ok(udp) => {
                 open.udp.push(udp);
                 return Ok(open);
@@ -119,20 +121,20 @@ fn open_at(address: SocketAddr, transports: Transports) -> io::Result<Listeners>
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let bound = bind(address, Type::STREAM, Protocol::TCP).and_then(|socket| {
+fn bind_tcp(address: SocketAddr, egress: &Egress) -> io::Result<TcpListener> {
+    let bound = bind(address, Type::STREAM, Protocol::TCP, egress).and_then(|socket| {
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     });
     bound.map_err(|e| at(address, &e))
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    bind(address, Type::DGRAM, Protocol::UDP).map(UdpSocket::from).map_err(|e| at(address, &e))
+fn bind_udp(address: SocketAddr, egress: &Egress) -> io::Result<UdpSocket> {
+    bind(address, Type::DGRAM, Protocol::UDP, egress).map(UdpSocket::from).map_err(|e| at(address, &e))
 }
 
-fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+fn bind(address: SocketAddr, kind: Type, protocol: Protocol, egress: &Egress) -> io::Result<Socket> {
+    let socket = egress.socket(Domain::for_address(address), kind, protocol)?;
     if address.is_ipv6() {
         // IPv4 has its own socket; otherwise the two would fight for the port.
         socket.set_only_v6(true)?;
@@ -141,7 +143,6 @@ fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
         // Connections that linger from before do not keep the port. With UDP it would let others take our packets.
         socket.set_reuse_address(true)?;
     }
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -174,13 +175,15 @@ mod tests {
 
     #[tokio::test]
     async fn one_port_for_all() {
-        let listeners = open(&[], BOTH).unwrap();
+        let listeners = open(&[], BOTH, &Egress::default()).unwrap();
         let addresses = listeners.addresses();
         assert!(listeners.tcp.len() == listeners.udp.len() && addresses.len() == listeners.tcp.len());
         assert!(addresses.iter().all(|a| a.port() == addresses[0].port() && a.port() != 0));
-        let only_udp = open(&[([127, 0, 0, 1], 0).into()], Transports { tcp: false, udp: true }).unwrap();
+        let only_udp =
+            open(&[([127, 0, 0, 1], 0).into()], Transports { tcp: false, udp: true }, &Egress::default()).unwrap();
         assert!(only_udp.tcp.is_empty() && only_udp.addresses()[0].port() != 0);
-        let only_tcp = open(&[([127, 0, 0, 1], 0).into()], Transports { tcp: true, udp: false }).unwrap();
+        let only_tcp =
+            open(&[([127, 0, 0, 1], 0).into()], Transports { tcp: true, udp: false }, &Egress::default()).unwrap();
         assert!(only_tcp.udp.is_empty() && only_tcp.addresses().len() == 1);
     }
 
@@ -188,7 +191,7 @@ mod tests {
     async fn a_port_that_udp_has_taken_is_an_error_where_it_was_asked_for() {
         let taken = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
         let address = taken.local_addr().unwrap();
-        let error = open(&[address], BOTH).unwrap_err();
+        let error = open(&[address], BOTH, &Egress::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&address.to_string()));
     }

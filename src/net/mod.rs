@@ -1,16 +1,19 @@
 //! L3: sockets.
 //!
 //! For: connecting, listening, the handshake of peers; one UDP port for all that is not TCP; talking to trackers over
-//! HTTP and UDP.
+//! HTTP and UDP; the device and the proxy that all of this goes by.
 //! Must not know: what is decided with what arrives.
-//! Main types: [`Stream`](stream::Stream), [`Dialer`](dial::Dialer).
+//! Main types: [`Stream`](stream::Stream), [`Dialer`](dial::Dialer), [`Egress`](egress::Egress).
 //! BEPs: 3 (handshake), 7, 15, 23.
 
 pub mod dial;
+mod dns;
+pub mod egress;
 pub mod handshake;
 pub mod http;
 pub mod listen;
 pub mod mini_tracker;
+pub mod proxy;
 pub mod stream;
 pub mod tracker;
 pub mod udp;

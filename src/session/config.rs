@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::net::egress::Egress;
 use crate::swarm::IpFilter;
 
 /// Connections in all, unless said otherwise.
@@ -39,6 +40,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
     pub block_memory: u64,
+    /// The device and the proxy that everything leaves by. With a proxy peers cannot connect to us, unless `listen` says
+    /// where.
+    pub egress: Egress,
     /// Addresses that are neither dialled nor let in; see [`read_ip_filter`](super::read_ip_filter).
     pub ip_filter: Arc<IpFilter>,
     /// Disk threads; `None` is one per core.
@@ -60,6 +64,7 @@ impl Config {
             pex: true,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
+            egress: Egress::default(),
             ip_filter: Arc::default(),
             disk_threads: None,
         }

@@ -81,15 +81,23 @@ impl Session {
     /// # Errors
     /// [`Error::Network`] when an address cannot be bound.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let transports = Transports { tcp: config.tcp, udp: config.utp };
-        let listeners =
-            listen::open(&config.listen, transports).map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
+        let egress = &config.egress;
+        egress.check().await.map_err(|e| Error::Network(e.to_string()))?;
+        let proxied = egress.proxy().is_some();
+        // A listener past the proxy would show where we are; who names an address wants that.
+        let tcp = config.tcp && (!proxied || !config.listen.is_empty());
+        let transports = Transports { tcp, udp: config.utp && !proxied };
+        let listeners = listen::open(&config.listen, transports, egress)
+            .map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
         let addresses = listeners.addresses();
         let udp = if listeners.udp.is_empty() { None } else { Some(UdpHub::start(listeners.udp)) };
         let udp = udp.transpose().map_err(|e| Error::Network(format!("cannot listen for UDP: {e}")))?.map(Arc::new);
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
-        let network =
-            Arc::new(Network::new(limits, Dialer::default(), affordable(config.max_connections, open_file_limit())));
+        let network = Arc::new(Network::new(
+            limits,
+            Dialer::new(egress.clone()),
+            affordable(config.max_connections, open_file_limit()),
+        ));
         network.set_ip_filter(config.ip_filter.clone());
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
@@ -97,13 +105,15 @@ impl Session {
             .into_iter()
             .map(|listener| tokio::spawn(incoming::serve(listener, torrents.clone(), network.clone())))
             .collect();
+        let mut tracker_config = TrackerClientConfig::default();
+        tracker_config.http.egress = egress.clone();
         let disk = DiskPool::new(config.disk_threads)
             .map_err(|e| Error::Disk { message: format!("cannot start disk threads: {e}"), path: None })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 network,
                 disk: Arc::new(disk),
-                trackers: TrackerClient::new(TrackerClientConfig::default()),
+                trackers: TrackerClient::new(tracker_config),
                 addresses,
                 torrents,
                 listeners: Mutex::new(tasks),

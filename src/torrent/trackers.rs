@@ -13,6 +13,9 @@ use crate::tracker::{AnnounceEvent, AnnounceResponse, Job, Schedule, ScheduleCon
 /// Answers that may wait. Schedules have one announce per tracker and family under way.
 const ANSWERS: usize = 64;
 
+/// The port to announce when peers cannot connect to us, as behind a proxy: trackers take no 0, and nobody listens there.
+const NOT_LISTENING: u16 = 1;
+
 /// When we leave: how long answers are waited for that may come or not.
 const LATE_ANSWERS: Duration = Duration::from_millis(500);
 
@@ -45,7 +48,8 @@ impl Trackers {
         if spec.use_trackers {
             tiers.extend(spec.torrent.extra_trackers.iter().map(|url| vec![url.clone()]));
         }
-        let port = |v4: bool| spec.listen.iter().find(|a| a.is_ipv4() == v4).map(SocketAddr::port);
+        let listening = |v4: bool| spec.listen.iter().find(|a| a.is_ipv4() == v4).map(SocketAddr::port);
+        let port = |v4: bool| if spec.listen.is_empty() { v4.then_some(NOT_LISTENING) } else { listening(v4) };
         let config = ScheduleConfig {
             info_hash: [0; 20],
             peer_id: spec.peer_id,

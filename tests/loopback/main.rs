@@ -10,6 +10,7 @@ mod fake;
 mod hostile;
 mod ip_filter;
 mod lab;
+mod proxy;
 mod rates;
 mod resume;
 mod sources;

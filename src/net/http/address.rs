@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::net::egress::Egress;
 use crate::tracker::{Family, printable};
 
 /// Addresses of one name that are tried.
@@ -95,22 +96,22 @@ pub enum LookupError {
 /// The addresses of `host`, of one family if one is given, filtered by `reach`: at least one.
 ///
 /// # Errors
-/// See [`LookupError`]. Bounded in time by the caller: the system's resolver runs on a thread of its own, so that a
-/// dead name server stops nobody else.
+/// See [`LookupError`]. Bounded in time by the caller.
 pub async fn lookup(
+    egress: &Egress,
     host: &str,
     port: u16,
     family: Option<Family>,
     reach: Reach,
 ) -> Result<Vec<SocketAddr>, LookupError> {
-    let found = tokio::net::lookup_host((host, port)).await;
+    let found = egress.lookup(host, port).await;
     let found = found.map_err(|e| {
         let text = e.to_string();
         // That it was about addresses is told already.
         let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
         LookupError::Failed(printable(text.as_bytes(), 120))
     })?;
-    select(found, family, reach)
+    select(found.into_iter(), family, reach)
 }
 
 fn select(
@@ -142,16 +143,17 @@ fn select(
 /// two requests (DNS rebinding) gains nothing.
 #[derive(Debug)]
 pub(super) struct Resolver {
+    pub(super) egress: Egress,
     pub(super) family: Option<Family>,
     pub(super) reach: Reach,
 }
 
 impl reqwest::dns::Resolve for Resolver {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let (family, reach) = (self.family, self.reach);
+        let (egress, family, reach) = (self.egress.clone(), self.family, self.reach);
         Box::pin(async move {
             // Port 0 stands for the port of the URL.
-            let addresses = lookup(name.as_str(), 0, family, reach).await?;
+            let addresses = lookup(&egress, name.as_str(), 0, family, reach).await?;
             Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
         })
     }

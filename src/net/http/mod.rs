@@ -10,7 +10,7 @@
 
 mod address;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use url::{Host, Url};
 
 pub use address::{LookupError, Reach, Scope, lookup, scope};
 
+use super::egress::Egress;
 use crate::sys;
 use crate::tracker::http::may_redirect;
 use crate::tracker::{Family, printable};
@@ -35,20 +36,13 @@ const MAX_TEXT: usize = 160;
 pub struct HttpConfig {
     /// Connections that are not there by then are given up.
     pub connect_timeout: Duration,
-    /// The address that IPv4 requests come from.
-    pub local_v4: Option<Ipv4Addr>,
-    /// The address that IPv6 requests come from.
-    pub local_v6: Option<Ipv6Addr>,
-    /// The network interface that requests leave by.
-    pub device: Option<String>,
-    /// `http://`, `https://`, `socks5://` or `socks5h://`; no variable of the environment is looked at.
-    pub proxy: Option<String>,
+    /// The way that they take; no variable of the environment is looked at.
+    pub egress: Egress,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        let connect_timeout = Duration::from_secs(10);
-        Self { connect_timeout, local_v4: None, local_v6: None, device: None, proxy: None }
+        Self { connect_timeout: Duration::from_secs(10), egress: Egress::default() }
     }
 }
 
@@ -125,7 +119,7 @@ impl HttpClient {
 
     /// Whether a proxy stands between us and everybody.
     pub(crate) fn is_proxied(&self) -> bool {
-        self.inner.config.proxy.is_some()
+        self.inner.config.egress.proxy().is_some()
     }
 
     /// Asks, follows redirects, and reads the body.
@@ -183,8 +177,15 @@ impl HttpClient {
         let cell = self.inner.clients.get(index).ok_or_else(|| HttpError::Unreachable("no client".into()))?;
         let config = self.inner.config.clone();
         cell.get_or_try_init(|| async move {
+            let proxy = match config.egress.proxy() {
+                Some(proxy) => {
+                    let url = proxy.url_with_address(&config.egress).await;
+                    Some(url.map_err(|e| HttpError::Unreachable(format!("proxy {proxy}: {e}")))?)
+                }
+                None => None,
+            };
             // Loading the certificates of the system takes tens of milliseconds.
-            let built = tokio::task::spawn_blocking(move || build(&config, family, reach, tls)).await;
+            let built = tokio::task::spawn_blocking(move || build(&config, proxy.as_ref(), family, reach, tls)).await;
             let built = built.map_err(|e| HttpError::Unreachable(e.to_string()))?;
             built.map_err(|e| explain(e, family))
         })
@@ -192,23 +193,34 @@ impl HttpClient {
     }
 }
 
-fn build(config: &HttpConfig, family: Option<Family>, reach: Reach, tls: bool) -> reqwest::Result<reqwest::Client> {
+fn build(
+    config: &HttpConfig,
+    proxy: Option<&Url>,
+    family: Option<Family>,
+    reach: Reach,
+    tls: bool,
+) -> reqwest::Result<reqwest::Client> {
     // Fails only if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let with_roots = |roots: rustls::RootCertStore| {
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(configured(config, family, reach)?.tls_backend_preconfigured(tls))
+        Ok(configured(config, proxy, family, reach)?.tls_backend_preconfigured(tls))
     };
     if !tls {
         return with_roots(rustls::RootCertStore::empty())?.build();
     }
-    configured(config, family, reach)?.build().or_else(|_| {
+    configured(config, proxy, family, reach)?.build().or_else(|_| {
         // A system without certificates (an empty container): those of Mozilla, which come with us.
         with_roots(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())?.build()
     })
 }
 
-fn configured(config: &HttpConfig, family: Option<Family>, reach: Reach) -> reqwest::Result<reqwest::ClientBuilder> {
+fn configured(
+    config: &HttpConfig,
+    proxy: Option<&Url>,
+    family: Option<Family>,
+    reach: Reach,
+) -> reqwest::Result<reqwest::ClientBuilder> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("gannet/", env!("CARGO_PKG_VERSION")))
         // A redirected request would tell the next host the URL, with its passkey.
@@ -219,19 +231,11 @@ fn configured(config: &HttpConfig, family: Option<Family>, reach: Reach) -> reqw
         .connect_timeout(config.connect_timeout)
         .pool_max_idle_per_host(2)
         .pool_idle_timeout(Duration::from_secs(20))
-        .dns_resolver(address::Resolver { family, reach });
-    if let Some(proxy) = &config.proxy {
-        builder = builder.proxy(reqwest::Proxy::all(proxy)?);
+        .dns_resolver(address::Resolver { egress: config.egress.clone(), family, reach });
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(reqwest::Proxy::all(proxy.clone())?);
     }
-    let local = match family {
-        Some(Family::V4) => config.local_v4.map(IpAddr::V4),
-        Some(Family::V6) => config.local_v6.map(IpAddr::V6),
-        None => None,
-    };
-    if local.is_some() && config.proxy.is_none() {
-        builder = builder.local_address(local);
-    }
-    if let Some(device) = &config.device {
+    if let Some(device) = config.egress.device() {
         builder = sys::bind_client(builder, device);
     }
     Ok(builder)
