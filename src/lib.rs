@@ -107,7 +107,7 @@
 //! | devices and proxies: how everything leaves | `net/egress.rs`, `net/proxy/`, `net/dns/` (names) |
 //! | block lists | `swarm/ip_filter.rs` (formats, look-up), `session/ip_filter.rs` (files) |
 //! | who sent the bad block | `swarm/blame.rs` |
-//! | allowed-fast (BEP 6), super-seeding (BEP 16) | `swarm/allowed_fast.rs`, `swarm/super_seed.rs` |
+//! | allowed-fast and suggested pieces (BEP 6), super-seeding (BEP 16) | `swarm/allowed_fast.rs`, `swarm/suggest.rs`, `swarm/super_seed.rs` |
 //! | when to announce, to which tracker | `tracker/schedule/` |
 //! | announces over HTTP and UDP | forms in `tracker/http.rs`, `tracker/udp.rs`; sockets in `net/tracker/` |
 //! | where a URL from a stranger may lead | `net/http/address.rs` |

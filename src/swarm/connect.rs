@@ -214,6 +214,9 @@ impl Swarm {
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.disconnected(key);
         }
+        if let Some(suggestions) = &mut self.suggestions {
+            suggestions.withdraw(key);
+        }
 
         let useful = peer.down.total() > 0 || peer.up.total() > 0;
         // Of two connections with one peer the other one may stay.

@@ -21,7 +21,7 @@
 //! | `look` | counters for display |
 //!
 //! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
-//! [`candidates`], [`ip_filter`], [`blame`], [`super_seed`], [`allowed_fast`].
+//! [`candidates`], [`ip_filter`], [`blame`], [`super_seed`], [`suggest`], [`allowed_fast`].
 
 pub mod address_filter;
 mod ahead;
@@ -43,6 +43,7 @@ pub mod picker;
 mod rebalance;
 mod receive;
 pub mod requests;
+pub mod suggest;
 pub mod super_seed;
 mod tick;
 mod upload;
@@ -199,6 +200,8 @@ pub struct Swarm {
     slots: upload_slots::UploadSlots,
     blame: blame::Blame,
     super_seed: Option<super_seed::SuperSeed>,
+    /// Of a seeder that hides nothing.
+    suggestions: Option<suggest::Suggestions>,
     /// Pieces of which some blocks are here.
     partials: FxHashMap<PieceIndex, partial::PartialPiece>,
     /// Pieces at the disk threads to be hashed, and who sent which of their blocks.
@@ -249,6 +252,9 @@ impl Swarm {
         let completed = picker.is_complete();
         let super_seed =
             (config.super_seed && have.is_full()).then(|| super_seed::SuperSeed::new(&geometry, rng.u64(..)));
+        let count = geometry.piece_count();
+        let suggestions =
+            (have.is_full() && super_seed.is_none()).then(|| suggest::Suggestions::new(count, rng.u32(..count.max(1))));
         Self {
             pool: BlockPool::new(config.block_memory),
             peers: Slab::default(),
@@ -260,6 +266,7 @@ impl Swarm {
             choker: choker::Choker::new(geometry.piece_length(), rng.u64(..)),
             slots: upload_slots::UploadSlots::new(now),
             blame: blame::Blame::new(rng.u128(..).to_le_bytes()),
+            suggestions,
             super_seed,
             partials: FxHashMap::default(),
             verifying: FxHashMap::default(),

@@ -50,6 +50,9 @@ impl Swarm {
             Message::Suggest(index) => {
                 self.require_fast(key)?;
                 let piece = self.piece(index)?;
+                if let Some(peer) = self.peers.at_mut(key).filter(|peer| peer.suggested.len() >= MAX_HINTS) {
+                    peer.suggested.retain(|piece| self.picker.wants(*piece));
+                }
                 self.remember_hint(key, piece, |peer| &mut peer.suggested);
                 Ok(())
             }
@@ -152,6 +155,9 @@ impl Swarm {
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.seen_bitfield(now, key, &peer.have);
         }
+        if let Some(suggestions) = &mut self.suggestions {
+            suggestions.seen_all(&peer.have);
+        }
         peer.wanted = self.picker.interesting_count(&peer.have);
         self.update_interest(now, key);
         self.refill(now, key);
@@ -171,6 +177,10 @@ impl Swarm {
             self.refill(now, key);
         }
         self.reveal_after_have(now, key, piece);
+        if let Some(suggestions) = &mut self.suggestions {
+            suggestions.seen(piece);
+            self.suggest(now, key);
+        }
         Ok(())
     }
 

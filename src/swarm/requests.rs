@@ -45,6 +45,8 @@ pub const MAX_MARGIN: Duration = Duration::from_secs(2);
 const MIN_STRETCH: Duration = Duration::from_millis(1);
 /// The same once the rate has settled.
 const CALM_STRETCH: Duration = Duration::from_millis(100);
+/// A stretch is over after so long, or two round trips, even if nothing has come that was asked for in it.
+const LONG_STRETCH: Duration = Duration::from_millis(500);
 /// So many stretches that brought less than a quarter more, and the rate has settled.
 const FLAT_STRETCHES: u8 = 3;
 /// After so long without a request, what was measured is old: start growing again.
@@ -148,8 +150,10 @@ impl RequestWindow {
         self.stretch.bytes = self.stretch.bytes.saturating_add(bytes);
         let length = now.saturating_duration_since(self.stretch.start);
         let least = if self.growing { MIN_STRETCH } else { CALM_STRETCH };
-        // A round trip is over when a block comes that was asked for after the stretch began, or the last one.
-        if (asked_at > self.stretch.start || self.outstanding == 0) && length >= least {
+        // A round trip is over when a block comes that was asked for after the stretch began, or the last one. In a long
+        // queue that takes seconds, and a window that is wrong has to be seen to be wrong before.
+        let queued = length >= LONG_STRETCH.max(self.round_trip.unwrap_or_default() * 2);
+        if (asked_at > self.stretch.start || self.outstanding == 0 || queued) && length >= least {
             self.measure(length);
             self.stretch = Stretch::new(now, self.outstanding >= self.limit());
         }
@@ -253,6 +257,12 @@ impl RequestWindow {
         let sample = u128::from(self.stretch.bytes) * 1_000_000_000 / length.as_nanos().max(1);
         let sample = u64::try_from(sample).unwrap_or(u64::MAX).max(1);
         if self.growing {
+            if self.stretch.full && length >= CALM_STRETCH && sample < self.rate / 2 {
+                // What came before was a burst: a limit that is a token bucket, or what lay in buffers on the way.
+                self.growing = false;
+                self.rate = sample;
+                return;
+            }
             if sample > self.rate.saturating_add(self.rate / 4) {
                 self.flat = 0;
             } else if self.stretch.full {
@@ -277,9 +287,11 @@ impl RequestWindow {
         // The peer has no queue yet worth speaking of: whatever the rate is, it is not the peer's best.
         let unfilled = self.growing && took <= round_trip + MIN_MARGIN.max(round_trip / 2);
         if unfilled {
-            self.window = blocks.max(self.window + 1).min(MAX_WINDOW);
+            // One block at a time: the first blocks come in a burst, and what they say of the rate is more than there is.
+            self.window = (self.window + 1).min(MAX_WINDOW);
         } else if self.rate > 0 {
-            self.window = blocks.clamp(MIN_WINDOW, MAX_WINDOW);
+            let most = if self.growing { self.window } else { MAX_WINDOW };
+            self.window = blocks.clamp(MIN_WINDOW, most.max(MIN_WINDOW));
         }
     }
 }

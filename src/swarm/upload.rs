@@ -170,6 +170,9 @@ impl Swarm {
         peer.am_choking = choke;
         peer.choke_changed = now;
         if choke {
+            if let Some(suggestions) = &mut self.suggestions {
+                suggestions.withdraw(key);
+            }
             peer.outbox.push(&Message::Choke);
             // What it may have out of turn stays in the queue.
             let allowed = std::mem::take(&mut peer.allowed_out);
@@ -186,8 +189,12 @@ impl Swarm {
             }
         } else {
             peer.sent_at_unchoke = peer.up.total();
+            // Before it asks for anything.
+            self.suggest(now, key);
+            let Some(peer) = self.peers.at_mut(key) else { return };
             peer.outbox.push(&Message::Unchoke);
         }
+        let Some(peer) = self.peers.at_mut(key) else { return };
         Self::wake(&mut self.wakes, key, peer);
     }
 
@@ -210,6 +217,17 @@ impl Swarm {
             }
         }
         peer.allowed_out_blocks = blocks.saturating_mul(ALLOWED_FAST_REPEATS);
+    }
+
+    /// BEP 6: tells a peer that is served of pieces that nobody else has or was told of.
+    pub(super) fn suggest(&mut self, now: Instant, key: PeerKey) {
+        let Some(suggestions) = &mut self.suggestions else { return };
+        let Some(peer) = self.peers.at_mut(key).filter(|peer| peer.fast && !peer.am_choking) else { return };
+        let rate = peer.up.rate(now);
+        while let Some(piece) = suggestions.next(key, rate, self.geometry.piece_length()) {
+            peer.outbox.push(&Message::Suggest(piece.get()));
+            Self::wake(&mut self.wakes, key, peer);
+        }
     }
 
     /// BEP 16: shows a peer the next pieces it may fetch.

@@ -74,6 +74,22 @@ fn eight_equals_near_the_bound() {
     assert!(times <= 1.2, "{times:.3} times size / rate");
 }
 
+/// Fast peers whose limits let a burst through at first: what comes in it says nothing about what will come, and who
+/// believes it asks the seeder for more than it can send in seconds, each for pieces that the others ask for as well.
+#[test]
+fn eight_equals_with_bursts_near_the_bound() {
+    let (piece, pieces, rate) = (256 << 10, 800, 20 * MIB);
+    let specs = equals(8, rate).into_iter().map(|spec| spec.burst(Duration::from_millis(250))).collect::<Vec<_>>();
+    for seed in [11, 12] {
+        let config = |config| gannet::swarm::SwarmConfig { block_memory: 64 * MIB, ..config };
+        let mut world = World::with_config(geometry(pieces * piece, 256 << 10), &specs, seed, config);
+        assert!(world.run(minutes(5)), "seed {seed}");
+        let times = world.now.as_secs_f64() / (pieces * piece) as f64 * rate as f64;
+        let sent = world.totals(0).uploaded as f64 / (pieces * piece) as f64;
+        assert!(times <= 1.2, "{times:.3} times size / rate, the seeder sent {sent:.3} copies, seed {seed}");
+    }
+}
+
 /// Every liar is found by those who dealt with it, and nobody else is accused.
 #[test]
 fn corrupt_senders_are_found() {

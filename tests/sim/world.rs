@@ -34,6 +34,8 @@ pub(crate) struct NodeSpec {
     /// Bytes per second.
     pub(crate) up: u64,
     pub(crate) down: u64,
+    /// After a pause so much of a second's worth leaves at once, as with a limit that is a token bucket.
+    pub(crate) burst: Duration,
     pub(crate) temper: Temper,
     /// When it joins.
     pub(crate) joins: Duration,
@@ -41,11 +43,22 @@ pub(crate) struct NodeSpec {
 
 impl NodeSpec {
     pub(crate) fn leecher(rate: u64) -> Self {
-        Self { seed: false, up: rate, down: u64::MAX, temper: Temper::Honest, joins: Duration::ZERO }
+        Self {
+            seed: false,
+            up: rate,
+            down: u64::MAX,
+            burst: Duration::ZERO,
+            temper: Temper::Honest,
+            joins: Duration::ZERO,
+        }
     }
 
     pub(crate) fn seeder(rate: u64) -> Self {
         Self { seed: true, ..Self::leecher(rate) }
+    }
+
+    pub(crate) fn burst(self, burst: Duration) -> Self {
+        Self { burst, ..self }
     }
 
     pub(crate) fn temper(self, temper: Temper) -> Self {
@@ -74,6 +87,8 @@ pub(crate) struct Node {
     disk: HashMap<(PieceIndex, u32), u8>,
     /// Blocks that were spilled, over all.
     pub(crate) spilled: usize,
+    /// When the uplink has earned what it has sent: it may be ahead of that by a burst.
+    uplink_owes: Duration,
 }
 
 /// One side of a connection.
@@ -204,6 +219,7 @@ impl World {
                 sent_bad: 0,
                 disk: HashMap::new(),
                 spilled: 0,
+                uplink_owes: Duration::ZERO,
             });
         }
         let mut world = Self {
@@ -494,7 +510,8 @@ impl World {
             node.uplink_busy = true;
             let corrupt = matches!(node.spec.temper, Temper::Corrupt(p) if self.rng.f64() < p);
             let (peer, peer_key, delay) = (link.peer, link.peer_key, link.delay);
-            let leaves = self.now + transfer(block.len(), node.spec.up);
+            node.uplink_owes = node.uplink_owes.max(self.now) + transfer(block.len(), node.spec.up);
+            let leaves = node.uplink_owes.saturating_sub(node.spec.burst).max(self.now);
             node.sent_bad += usize::from(corrupt);
             self.at(leaves, i, What::Sent { key, block });
             self.at(leaves + delay, peer, What::Arrived { key: peer_key, block, corrupt });
