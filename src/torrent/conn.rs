@@ -40,6 +40,12 @@ pub(super) async fn run(shared: &Arc<Shared>, stream: Stream, key: PeerKey, sign
     conn.serve(signal).await
 }
 
+impl Drop for Conn<'_> {
+    fn drop(&mut self) {
+        self.leave_line();
+    }
+}
+
 impl Conn<'_> {
     async fn serve(&mut self, signal: &Signal) -> CloseReason {
         loop {

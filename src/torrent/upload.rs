@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::conn::Conn;
+use super::limits::Place;
 use crate::base::{BLOCK_LEN, Block};
 use crate::disk::{Ahead, Job, ReadDone};
 use crate::storage::{Lending, Lent, Window};
+
 use crate::swarm::CloseReason;
 use crate::sys;
 
@@ -34,6 +36,9 @@ const COPIED: usize = 16;
 
 /// Bytes sent in one turn, before others get theirs.
 const TURN: usize = 4 << 20;
+
+/// Whoever waits for the rate limit looks again after so long: those in front may have left.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Windows that are read ahead for one peer at once.
 const AHEAD: usize = 4;
@@ -63,6 +68,8 @@ pub(super) struct Upload {
     taken: Vec<Block>,
     /// Those that go back to the outbox.
     unsent: Vec<Block>,
+    /// Its place among those that wait for the rate limit.
+    place: Option<Place>,
     /// The socket took no more.
     pub(super) full: bool,
     /// Since when it has taken nothing.
@@ -158,7 +165,7 @@ impl Conn<'_> {
         let now = Instant::now();
         let sent = out.take_sent_payload();
         limit.spend(now, usize::try_from(sent).unwrap_or(usize::MAX));
-        let wait = limit.wait(now);
+        let wait = limit.wait_in_line(now, upload.place, limit.batch(BATCH)).min(LOOK_AGAIN);
         let room = matches!(upload.fetch, Fetch::Nothing) && !out.has_blocks();
         let most = if room { limit.batch(BATCH) } else { 0 };
         let (limited, youngest) = self.shared.turn_quietly(|swarm| {
@@ -180,10 +187,22 @@ impl Conn<'_> {
             (limited, outbox.last_piece().filter(|_| !upload.taken.is_empty()))
         });
         upload.unsent.clear();
+        if !limited {
+            self.leave_line();
+        } else if self.upload.place.is_none() {
+            self.upload.place = limit.join();
+        }
         if let Some(youngest) = youngest {
             self.scout(youngest);
         }
         limited.then_some(wait)
+    }
+
+    /// Others may have its place among those that wait for the rate limit.
+    pub(super) fn leave_line(&mut self) {
+        if let Some(place) = self.upload.place.take() {
+            self.shared.network.limits.up.leave(place);
+        }
     }
 
     /// Tells the swarm what has left, and gives back what has not begun to.
