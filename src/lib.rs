@@ -99,6 +99,7 @@
 //! | limits against hostile bencode | `base/bencode.rs` |
 //! | peer messages and their limits | `wire/message.rs`, `wire/frame.rs`, `wire/decoder.rs` |
 //! | extensions (BEP 10) and peer exchange (BEP 11) | `wire/extended.rs`, `wire/pex.rs`, `swarm/pex.rs` |
+//! | peers in the local network (BEP 14) | `wire/lsd.rs`, `net/lsd/` |
 //! | which piece next; endgame | `swarm/picker/` |
 //! | how many requests, timeouts, snubbing | `swarm/requests.rs` |
 //! | memory for blocks, pieces that do not fit | `swarm/memory.rs`, `swarm/partial.rs` |

@@ -22,5 +22,5 @@ pub use geometry::{BLOCK_LEN, Block, Geometry, GeometryError, MAX_PIECE_COUNT, M
 pub use id::{InfoHash, InfoHashV1, InfoHashV2, PeerId, PieceIndex};
 pub(crate) use printable::is_bidi_control;
 pub use printable::{Printable, printable};
-pub use rate::{RateMeter, RttMeter, TokenBucket};
+pub use rate::{Pace, RateMeter, RttMeter, TokenBucket};
 pub use slab::{PeerKey, Slab};

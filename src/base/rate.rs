@@ -196,6 +196,37 @@ impl TokenBucket {
     }
 }
 
+/// Lets events pass one by one: so many at once after a quiet time, later one per interval.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    interval: Duration,
+    burst: u32,
+    /// When all events so far would have passed, had they come an interval apart.
+    paid_until: Option<Instant>,
+}
+
+impl Pace {
+    /// One per `interval`, `burst` at once (at least 1).
+    pub fn new(interval: Duration, burst: u32) -> Self {
+        Self { interval, burst: burst.max(1), paid_until: None }
+    }
+
+    /// Whether an event may pass now; it counts if it may.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let may = self.wait(now).is_zero();
+        if may {
+            self.paid_until = Some(self.paid_until.map_or(now, |paid| paid.max(now)) + self.interval);
+        }
+        may
+    }
+
+    /// How long from `now` until the next event may pass; zero if now.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let owed = self.paid_until.map_or(Duration::ZERO, |paid| paid.saturating_duration_since(now));
+        owed.saturating_sub(self.interval.saturating_mul(self.burst - 1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,5 +280,20 @@ mod tests {
         assert_eq!((rtt.smoothed(), rtt.lowest()), (Some(ms(40)), Some(ms(40))));
         rtt.add(ms(400));
         assert!(rtt.smoothed() > Some(ms(80)) && rtt.timeout() > Some(ms(400)));
+    }
+
+    #[test]
+    fn paced_events() {
+        let t0 = Instant::now();
+        let mut pace = Pace::new(Duration::from_secs(10), 3);
+        assert_eq!((0..5).filter(|_| pace.take(t0)).count(), 3);
+        assert_eq!(pace.wait(t0), Duration::from_secs(10));
+        assert!(!pace.take(t0 + Duration::from_secs(9)));
+        assert!(pace.take(t0 + Duration::from_secs(10)));
+        assert!(!pace.take(t0 + Duration::from_secs(10)));
+        let later = t0 + Duration::from_secs(1_000);
+        assert_eq!((0..5).filter(|_| pace.take(later)).count(), 3, "quiet times are not saved up beyond the burst");
+        let passed = (0..1_000u64).filter(|s| pace.take(later + Duration::from_secs(*s))).count();
+        assert_eq!(passed, 99);
     }
 }

@@ -166,6 +166,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         trackers: !network.no_trackers,
         pex: !network.no_pex,
         egress: network.egress.egress()?,
+        lsd: !network.no_lsd,
         ..defaults
     })
 }

@@ -48,8 +48,8 @@ pub(super) struct NetworkOptions {
     /// Tell peers of no other peers, and do not listen to what they tell (BEP 11)
     #[arg(long)]
     pub(super) no_pex: bool,
-    /// No search for peers on the local network (BEP 14); this version has none
-    #[arg(long, hide_short_help = true)]
+    /// Look for no peers in the local network, and do not tell it of torrents (BEP 14)
+    #[arg(long)]
     pub(super) no_lsd: bool,
     /// No uTP (BEP 29); this version has none
     #[arg(long, hide_short_help = true)]

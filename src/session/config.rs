@@ -36,6 +36,10 @@ pub struct Config {
     pub utp: bool,
     /// Whether peers tell each other of peers (BEP 11). Never those of a private torrent.
     pub pex: bool,
+    /// Whether peers in the local network are looked for (BEP 14). Never for a private torrent.
+    pub lsd: bool,
+    /// Whether the loopback interface is such a network. It is for tests.
+    pub lsd_on_loopback: bool,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
@@ -62,6 +66,8 @@ impl Config {
             tcp: true,
             utp: true,
             pex: true,
+            lsd: true,
+            lsd_on_loopback: false,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
             egress: Egress::default(),

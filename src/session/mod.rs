@@ -24,6 +24,7 @@ use crate::disk::DiskPool;
 use crate::error::Error;
 use crate::net::dial::Dialer;
 use crate::net::listen::{self, Transports};
+use crate::net::lsd::Lsd;
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::net::udp::UdpHub;
 pub use crate::swarm::IpFilter;
@@ -93,11 +94,10 @@ impl Session {
         let udp = if listeners.udp.is_empty() { None } else { Some(UdpHub::start(listeners.udp)) };
         let udp = udp.transpose().map_err(|e| Error::Network(format!("cannot listen for UDP: {e}")))?.map(Arc::new);
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
-        let network = Arc::new(Network::new(
-            limits,
-            Dialer::new(egress.clone()),
-            affordable(config.max_connections, open_file_limit()),
-        ));
+        let mut network =
+            Network::new(limits, Dialer::new(egress.clone()), affordable(config.max_connections, open_file_limit()));
+        network.lsd = local_discovery(&config, &addresses);
+        let network = Arc::new(network);
         network.set_ip_filter(config.ip_filter.clone());
         let torrents = Arc::new(Torrents::default());
         let tasks = listeners
@@ -189,6 +189,14 @@ impl Session {
         // What is not done by then is left: resume data is written first, trackers are told last.
         let _ = tokio::time::timeout(deadline, all_stopped).await;
     }
+}
+
+/// The search for peers in the local network, if it is wanted and somebody there could reach us. Who has all peers see a
+/// proxy shows the neighbours no more.
+fn local_discovery(config: &Config, listen: &[SocketAddr]) -> Option<Lsd> {
+    let reachable = listen.iter().any(|address| config.lsd_on_loopback || !address.ip().is_loopback());
+    let wanted = config.lsd && config.egress.proxy().is_none();
+    (wanted && reachable).then(|| Lsd::start(listen.to_vec(), config.egress.clone(), config.lsd_on_loopback))
 }
 
 /// How many of `wanted` connections there may be where `open_files` is the limit of open files: each takes one, and a

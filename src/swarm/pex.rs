@@ -17,7 +17,7 @@ use super::address_filter::{canonical, may_dial};
 use super::candidates::Source;
 use super::peer::Peer;
 use super::{Misbehaved, Swarm};
-use crate::base::PeerKey;
+use crate::base::{Pace, PeerKey};
 use crate::wire::{Extension, MAX_PEX_PEERS, Message, Pex, PexFlags, PexPeer};
 
 /// Least time between two messages to one peer (BEP 11: "no more than 1 PEX message per minute").
@@ -79,12 +79,17 @@ pub(super) struct Told {
 }
 
 /// How often one peer tells us things.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Heard {
-    /// When all messages so far would have come, had they come at [`HEARD_INTERVAL`]s.
-    paid_until: Option<Instant>,
-    /// Those since the last one that was read.
+    pace: Pace,
+    /// Messages since the last one that was read.
     unheard: u32,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { pace: Pace::new(HEARD_INTERVAL, HEARD_BURST), unheard: 0 }
+    }
 }
 
 impl Contacts {
@@ -161,13 +166,9 @@ impl Contacts {
 impl Heard {
     /// A message came; whether it is to be read.
     fn admit(&mut self, now: Instant) -> Result<bool, Misbehaved> {
-        let paid_until = self.paid_until.map_or(now, |paid_until| paid_until.max(now));
-        if paid_until.saturating_duration_since(now) > HEARD_INTERVAL * (HEARD_BURST - 1) {
-            self.unheard += 1;
-            return if self.unheard > MAX_UNHEARD { Err(Misbehaved::PexFlood) } else { Ok(false) };
-        }
-        *self = Self { paid_until: Some(paid_until + HEARD_INTERVAL), unheard: 0 };
-        Ok(true)
+        let admitted = self.pace.take(now);
+        self.unheard = if admitted { 0 } else { self.unheard + 1 };
+        if self.unheard > MAX_UNHEARD { Err(Misbehaved::PexFlood) } else { Ok(admitted) }
     }
 }
 

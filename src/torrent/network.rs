@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::limits::RateLimits;
 use crate::net::dial::Dialer;
+use crate::net::lsd::Lsd;
 use crate::swarm::IpFilter;
 
 /// Connections being opened at once, over all torrents (`limits.md`).
@@ -27,6 +28,8 @@ pub struct Network {
     pub limits: RateLimits,
     /// How peers are reached.
     pub dialer: Dialer,
+    /// Search for peers in the local network, if that is wanted.
+    pub lsd: Option<Lsd>,
     connections: Arc<Semaphore>,
     half_open: Semaphore,
     /// When the next connection may be opened, less the burst.
@@ -40,6 +43,7 @@ impl Network {
         Self {
             limits,
             dialer,
+            lsd: None,
             connections: Arc::new(Semaphore::new(max_connections)),
             half_open: Semaphore::new(MAX_HALF_OPEN),
             next_dial: Mutex::new(Instant::now()),

@@ -1,6 +1,7 @@
 //! The task of one torrent: verdicts of the disk threads, time, trackers, saving, stopping.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::trackers::Trackers;
 use super::{Event, Failure, Inner, Network, Outcome, Phase, Spec, State, ratio};
 use crate::base::{Bitfield, PieceIndex};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
+use crate::net::lsd::Membership;
 use crate::net::tracker::TrackerClient;
 use crate::storage::{Progress, StorageError};
 use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
@@ -41,6 +43,8 @@ struct Task {
     inner: Arc<Inner>,
     shared: Arc<Shared>,
     trackers: Trackers,
+    /// The search for peers in the local network.
+    lsd: Option<Membership>,
     spec: Spec,
     saved: Saved,
     /// Pieces that each file still lacks, by its number.
@@ -74,6 +78,14 @@ async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
 async fn saved(saving: &mut Option<Saving>) -> Result<(), Failure> {
     match saving {
         Some(saving) => saving.await.unwrap_or(Ok(())).map_err(Failure::from),
+        None => pending().await,
+    }
+}
+
+/// The next peer in the local network.
+async fn found(lsd: &mut Option<Membership>) -> SocketAddr {
+    match lsd {
+        Some(lsd) => lsd.found().await,
         None => pending().await,
     }
 }
@@ -209,10 +221,14 @@ impl Task {
         ));
         let trackers = Trackers::new(now, &spec, client, random());
         inner.set_phase(Phase::Running(shared.clone()));
+        let forms = spec.torrent.metainfo.info.info_hash().wire_forms();
+        let public = !spec.torrent.metainfo.info.is_private();
+        let lsd = shared.network.lsd.as_ref().filter(|_| public).map(|lsd| lsd.join(forms));
         Self {
             inner,
             shared,
             trackers,
+            lsd,
             spec,
             saved,
             missing,
@@ -271,6 +287,9 @@ impl Task {
                         }
                         swarm.handle_candidates(now, Source::Tracker, &found.peers);
                     });
+                }
+                address = found(&mut self.lsd) => {
+                    self.shared.turn(|swarm, now| swarm.handle_candidates(now, Source::Lsd, &[address]));
                 }
                 () = tokio::time::sleep_until(wake.into()) => self.shared.turn(Swarm::handle_timeout),
             }

@@ -1,9 +1,9 @@
 //! L1: the peer wire protocol, bytes to messages and back.
 //!
-//! For: framing, limits per message, the extension handshake and the messages that it names.
+//! For: framing, limits per message, the extension handshake and the messages that it names; announces in the local network.
 //! Must not know: torrents, sockets, who the peer is; it never decides anything.
 //! Main types: [`Decoder`], [`Message`], [`Outbox`], [`Handshake`].
-//! BEPs: 3, 6, 9 (messages), 10, 11, 20, 21, 52, 54, 55.
+//! BEPs: 3, 6, 9 (messages), 10, 11, 14, 20, 21, 52, 54, 55.
 
 mod bencoding;
 mod client_name;
@@ -13,6 +13,7 @@ mod frame;
 mod handshake;
 mod hashes;
 mod lookahead;
+mod lsd;
 mod message;
 mod metadata;
 mod notices;
@@ -27,6 +28,7 @@ pub use extended::{
 pub use frame::{DecodeError, MAX_BITFIELD_LEN, MAX_EXTENDED_LEN, MAX_SKIPPED_LEN};
 pub use handshake::{Handshake, HandshakeError, Reserved};
 pub use hashes::{HashRequest, MAX_HASHES, MAX_PROOF_LAYERS};
+pub use lsd::{LSD_V4, LSD_V6, LocalAnnounce, MAX_LSD_HASHES, MAX_LSD_LEN};
 pub use message::Message;
 pub use metadata::{MAX_METADATA_LEN, METADATA_PIECE_LEN, MetadataMessage};
 pub use notices::{DontHave, Holepunch, HolepunchError, UploadOnly};

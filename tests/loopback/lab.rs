@@ -56,6 +56,20 @@ impl Payload {
         format: Format,
         announce: &[&[String]],
     ) -> Self {
+        Self::make_with(name, folder, files, piece_length, |builder| {
+            builder.format = format;
+            builder.announce = announce.iter().map(|tier| tier.to_vec()).collect();
+        })
+    }
+
+    /// The same, with whatever else the torrent says of itself.
+    pub fn make_with(
+        name: &str,
+        folder: Option<&str>,
+        files: &[(&str, usize)],
+        piece_length: usize,
+        set: impl FnOnce(&mut Builder),
+    ) -> Self {
         let seed = name.bytes().fold(7u64, |seed, b| seed.wrapping_mul(31) + u64::from(b));
         let data: Vec<Vec<u8>> = (seed..).zip(files).map(|(seed, (_, len))| noise(*len, seed)).collect();
         let mut builder = match folder {
@@ -65,9 +79,9 @@ impl Payload {
                 Builder::folder(folder, files)
             }
         };
-        builder.format = format;
         builder.piece_length = Some(u32::try_from(piece_length).unwrap());
-        builder.announce = announce.iter().map(|tier| tier.to_vec()).collect();
+        set(&mut builder);
+        let format = builder.format;
         let plan = builder.plan().unwrap();
         let (mut v1, mut v2) = (Vec::new(), Vec::new());
         for piece in plan.pieces() {
@@ -99,6 +113,14 @@ impl Payload {
             on_disk.push((path, data[number].clone()));
         }
         Self { metainfo: Arc::new(metainfo), files: on_disk, space: Arc::new(space) }
+    }
+
+    /// A private torrent (BEP 27) of one file.
+    pub fn private(name: &str, len: usize) -> Self {
+        Self::make_with(name, None, &[(name, len)], 64 * KIB, |builder| {
+            builder.format = Format::V1;
+            builder.private = true;
+        })
     }
 
     pub fn wire_hash(&self) -> [u8; 20] {

@@ -10,6 +10,7 @@ mod fake;
 mod hostile;
 mod ip_filter;
 mod lab;
+mod neighbours;
 mod proxy;
 mod rates;
 mod resume;
