@@ -145,6 +145,7 @@
 
 pub mod base;
 pub mod cli;
+pub mod dht;
 pub mod disk;
 pub mod error;
 pub mod hash;

@@ -23,6 +23,8 @@ impl Limits {
     pub const METADATA: Self = Self { depth: 100, tokens: 2_500_000 };
     /// An extension message, PEX, or an answer of a tracker.
     pub const MESSAGE: Self = Self { depth: 8, tokens: 10_000 };
+    /// A datagram of the DHT (BEP 5).
+    pub const DHT: Self = Self { depth: 10, tokens: 500 };
 }
 
 /// Why bytes are not one acceptable bencoded value.
