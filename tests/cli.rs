@@ -47,6 +47,8 @@ impl Place {
             }
         }
         command.env_remove("SOURCE_DATE_EPOCH").env("HOME", self.path().join("home"));
+        // Nothing beyond this machine.
+        command.env("GANNET_NO_DHT", "1");
         command.current_dir(self.path()).args(args).stdin(Stdio::null());
         command
     }

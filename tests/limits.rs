@@ -30,6 +30,7 @@ impl Rig {
             info_hash: [7; 20],
             peer_id: PeerId([1; 20]),
             listen_port: Some(6881),
+            dht_port: None,
             max_peers,
             block_memory: 64 << 20,
             limit_up: None,

@@ -6,6 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
+use super::dht::DhtArgs;
 use super::options::{EgressOptions, GetOptions, SeedOptions};
 use super::quantity::parse_size;
 
@@ -96,6 +97,7 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     Magnet(MagnetArgs),
     Scrape(ScrapeArgs),
+    Dht(DhtArgs),
     Bench(BenchArgs),
     Demo(DemoArgs),
     /// Show the settings in effect, and where each comes from
@@ -387,6 +389,11 @@ mod tests {
             "info --offline magnet:?xt=urn:btih:0000000000000000000000000000000000000000",
             "-vv verify a.torrent path",
             "config --json",
+            "dht get-peers 0000000000000000000000000000000000000000 --dht-node 127.0.0.1:1 --timeout 5s",
+            "dht announce a.torrent --port 6881 --seed",
+            "dht put --key k --salt s --seq 4 --cas 3 text --json",
+            "dht sample",
+            "dht stats",
             "completions zsh",
             "bench hash --runs 3 --plot a.svg --json",
             "bench disk --dir /tmp --size 1GiB --piece-length auto",
@@ -405,6 +412,10 @@ mod tests {
             "get a --limit-down fast",
             "get a -q -v",
             "share path",
+            "dht",
+            "dht announce a.torrent",
+            "dht put text --salt s",
+            "dht sample xyz",
             "bench",
             "bench speed",
             "bench disk --size 1k",

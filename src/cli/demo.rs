@@ -102,6 +102,7 @@ fn loopback() -> SocketAddr {
 fn config(options: &GetOptions, folder: &Path, limit_up: Option<u64>) -> Result<Config, Failure> {
     let mut network = options.network.clone();
     network.listen = vec![Listen::At(loopback())];
+    network.no_dht = true;
     let mut disk = options.disk.clone();
     disk.state_dir = Some(folder.to_owned());
     Ok(Config { limit_up, ..get::config(&network, &disk)? })

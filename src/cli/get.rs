@@ -167,6 +167,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         pex: !network.no_pex,
         egress: network.egress.egress()?,
         lsd: !network.no_lsd,
+        dht: (!network.no_dht).then(|| super::dht::nodes(&network.dht_nodes)),
         ..defaults
     })
 }

@@ -95,6 +95,7 @@ pub(super) fn progress(status: &Status) -> Value {
         "peers": status.peers,
         "seeds": status.seeds,
         "candidates": status.candidates,
+        "dht_nodes": status.dht_nodes,
         "eta_seconds": status.eta.map(|eta| eta.as_secs()),
         "ratio": status.ratio,
     })
@@ -122,6 +123,9 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
                 "next_seconds": report.next.as_secs(),
             }),
         ),
+        Event::Dht { answered, peers, announced } => {
+            ("dht", json!({ "answered": answered, "peers": peers, "announced": announced }))
+        }
         Event::Warning { message } => ("warning", json!({ "message": printable(message) })),
         Event::Seeding => ("seeding", json!({})),
         // Added, complete and failed are told by whoever adds torrents and waits for them, so none is ever missed.

@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod create;
 mod demo;
+mod dht;
 mod exit;
 mod fetch;
 mod get;
@@ -118,6 +119,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, &global),
         Command::Magnet(args) => magnet::run(&args, &global),
         Command::Scrape(args) => scrape::command(args, &global),
+        Command::Dht(args) => dht::run(args, &global),
         Command::Bench(args) => bench::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Config => config::run(&global),

@@ -42,9 +42,12 @@ pub(super) struct NetworkOptions {
     /// Connections of one torrent [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) max_peers: Option<u32>,
-    /// No distributed hash table (BEP 5); this version has none
+    /// Find no peers through the distributed hash table (BEP 5)
     #[arg(long, hide_short_help = true)]
     pub(super) no_dht: bool,
+    /// A DHT node to begin with instead of the well-known ones; again for more
+    #[arg(long = "dht-node", value_name = "HOST:PORT", hide_short_help = true, value_parser = parse_host_port)]
+    pub(super) dht_nodes: Vec<String>,
     /// Tell peers of no other peers, and do not listen to what they tell (BEP 11)
     #[arg(long)]
     pub(super) no_pex: bool,
@@ -237,7 +240,7 @@ impl Listen {
     }
 }
 
-fn parse_listen(text: &str) -> Result<Listen, String> {
+pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     if let Ok(address) = text.parse() {
         return Ok(Listen::At(address));
     }
@@ -247,7 +250,7 @@ fn parse_listen(text: &str) -> Result<Listen, String> {
         .map_err(|_| "an address and port, such as 192.0.2.1:6881, [::]:6881 or :6881".to_owned())
 }
 
-fn parse_host_port(text: &str) -> Result<String, String> {
+pub(super) fn parse_host_port(text: &str) -> Result<String, String> {
     let well_formed = text.parse::<SocketAddr>().map_or_else(
         |_| {
             text.rsplit_once(':').is_some_and(|(host, port)| {
@@ -319,6 +322,7 @@ layer!(NetworkOptions {
     limit_up,
     max_peers,
     no_dht,
+    dht_nodes,
     no_pex,
     no_lsd,
     no_utp,

@@ -252,6 +252,7 @@ pub(super) mod tests {
             peers: 3,
             seeds: 1,
             candidates: 0,
+            dht_nodes: None,
             eta: Some(Duration::from_secs(65)),
             ratio: 0.0,
         }

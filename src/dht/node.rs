@@ -224,6 +224,11 @@ impl Node {
         SavedState { ids_v4: ids(false), ids_v6: ids(true), nodes }
     }
 
+    /// Nodes in the tables of all sockets.
+    pub fn node_count(&self) -> usize {
+        self.sockets.iter().map(|socket| socket.table.len()).sum()
+    }
+
     /// What the node is like now.
     pub fn stats(&self, now: Instant) -> Stats {
         let socket = |socket: &Socket| SocketStats {

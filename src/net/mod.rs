@@ -1,11 +1,12 @@
 //! L3: sockets.
 //!
 //! For: connecting, listening, the handshake of peers; one UDP port for all that is not TCP; talking to trackers over
-//! HTTP and UDP; neighbours in the local network; the device and the proxy that all of this goes by.
+//! HTTP and UDP; the node of the DHT; neighbours in the local network; the device and the proxy that all of this goes by.
 //! Must not know: what is decided with what arrives.
 //! Main types: [`Stream`](stream::Stream), [`Dialer`](dial::Dialer), [`Egress`](egress::Egress).
-//! BEPs: 3 (handshake), 7, 14, 15, 23.
+//! BEPs: 3 (handshake), 5, 7, 14, 15, 23.
 
+pub mod dht;
 pub mod dial;
 mod dns;
 pub mod egress;

@@ -50,6 +50,13 @@ pub struct Route {
     socket: usize,
 }
 
+impl Route {
+    /// The number of the socket, as in [`UdpHub::addresses`].
+    pub fn socket(&self) -> usize {
+        self.socket
+    }
+}
+
 /// A datagram for the DHT.
 #[derive(Clone, Debug)]
 pub struct Packet {
@@ -118,6 +125,14 @@ impl UdpHub {
         };
         let socket = self.sockets.iter().find(of_family).ok_or(io::ErrorKind::AddrNotAvailable)?;
         socket.send(remote, None, bytes)
+    }
+
+    /// Sends a datagram to `remote` by the socket of that number.
+    ///
+    /// # Errors
+    /// `AddrNotAvailable` without such a socket, else as the system says: `WouldBlock` when it has no room.
+    pub fn send_by(&self, socket: usize, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        self.sockets.get(socket).ok_or(io::ErrorKind::AddrNotAvailable)?.send(remote, None, bytes)
     }
 
     /// Sends a datagram back by the way `route`, the one that another came by.

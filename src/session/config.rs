@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::net::dht::DhtConfig;
 use crate::net::egress::Egress;
 use crate::swarm::IpFilter;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub lsd: bool,
     /// Whether the loopback interface is such a network. It is for tests.
     pub lsd_on_loopback: bool,
+    /// The node of the DHT (BEP 5) by which peers are found without trackers; none runs no node.
+    pub dht: Option<DhtConfig>,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
@@ -54,7 +57,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Any free port, no rate limits, 500 connections, 100 per torrent, 64 MiB of blocks in memory; resume data in `state_dir`.
+    /// Any free port, no DHT, no rate limits, 500 connections, 100 per torrent, 64 MiB of blocks in memory; resume data in `state_dir`.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             listen: Vec::new(),
@@ -68,6 +71,7 @@ impl Config {
             pex: true,
             lsd: true,
             lsd_on_loopback: false,
+            dht: None,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
             egress: Egress::default(),

@@ -5,6 +5,7 @@
 //! Main types: [`Session`], [`Torrent`].
 
 mod config;
+mod dht;
 mod incoming;
 mod ip_filter;
 
@@ -22,6 +23,8 @@ pub use ip_filter::{IpFilterLists, read_ip_filter};
 use crate::base::PeerId;
 use crate::disk::DiskPool;
 use crate::error::Error;
+use crate::net::dht::DhtClient;
+pub use crate::net::dht::DhtConfig;
 use crate::net::dial::Dialer;
 use crate::net::listen::{self, Transports};
 use crate::net::lsd::Lsd;
@@ -52,6 +55,7 @@ struct Inner {
     listeners: Mutex<Vec<JoinHandle<()>>>,
     /// One UDP socket for each address, where anything uses UDP.
     udp: Option<Arc<UdpHub>>,
+    dht: Option<dht::Dht>,
 }
 
 /// Every torrent under each of the 20-byte names that peers may use for it.
@@ -87,12 +91,17 @@ impl Session {
         let proxied = egress.proxy().is_some();
         // A listener past the proxy would show where we are; who names an address wants that.
         let tcp = config.tcp && (!proxied || !config.listen.is_empty());
-        let transports = Transports { tcp, udp: config.utp && !proxied };
+        let transports = Transports { tcp, udp: (config.utp || config.dht.is_some()) && !proxied };
         let listeners = listen::open(&config.listen, transports, egress)
             .map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
         let addresses = listeners.addresses();
         let udp = if listeners.udp.is_empty() { None } else { Some(UdpHub::start(listeners.udp)) };
         let udp = udp.transpose().map_err(|e| Error::Network(format!("cannot listen for UDP: {e}")))?.map(Arc::new);
+        let dht = match (&udp, &config.dht) {
+            (Some(hub), Some(settings)) => dht::Dht::start(hub.clone(), egress, settings.clone(), &config.state_dir),
+            _ => Ok(None),
+        };
+        let dht = dht.map_err(|e| Error::Network(format!("cannot start the DHT: {e}")))?;
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
         let mut network =
             Network::new(limits, Dialer::new(egress.clone()), affordable(config.max_connections, open_file_limit()));
@@ -118,6 +127,7 @@ impl Session {
                 torrents,
                 listeners: Mutex::new(tasks),
                 udp,
+                dht,
                 config,
             }),
         })
@@ -139,6 +149,8 @@ impl Session {
             block_memory: inner.config.block_memory,
             state_dir: inner.config.state_dir.clone(),
             listen: inner.addresses.clone(),
+            dht: self.dht().filter(|_| !add.metainfo.info.is_private()).cloned(),
+            implied_port: inner.config.utp,
             peer_id: PeerId::ours(entropy),
             torrent: add,
         };
@@ -156,6 +168,11 @@ impl Session {
     /// The UDP sockets of its ports, where anything uses UDP.
     pub fn udp(&self) -> Option<&Arc<UdpHub>> {
         self.inner.udp.as_ref()
+    }
+
+    /// The DHT node, where there is one. Private torrents must not use it (BEP 27).
+    pub fn dht(&self) -> Option<&DhtClient> {
+        self.inner.dht.as_ref().map(|dht| &dht.client)
     }
 
     /// Another filter of addresses, from now on: connections with those on it are closed.
@@ -182,6 +199,9 @@ impl Session {
             torrent.stop(deadline);
         }
         let all_stopped = async {
+            if let Some(dht) = &self.inner.dht {
+                dht.stop().await;
+            }
             for torrent in &torrents {
                 torrent.stopped().await;
             }

@@ -1,6 +1,6 @@
 //! Connections that come and go, and whom to dial.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,6 +56,15 @@ impl Swarm {
     pub fn handle_candidates(&mut self, now: Instant, source: Source, addresses: &[SocketAddr]) {
         for address in addresses {
             self.candidates.add(now, *address, source, None);
+        }
+        self.dial(now);
+    }
+
+    /// As [`Swarm::handle_candidates`], for what the host at `by` has told: a local address means something only to
+    /// those who are in the same place.
+    pub fn handle_told(&mut self, now: Instant, source: Source, by: IpAddr, addresses: &[SocketAddr]) {
+        for address in addresses {
+            self.candidates.add(now, *address, source, Some(by));
         }
         self.dial(now);
     }
@@ -177,6 +186,9 @@ impl Swarm {
             peer.outbox.push(&Message::HaveAll);
         } else if !hidden && !have.is_none() {
             peer.outbox.push(&Message::Bitfield(&have.to_wire()));
+        }
+        if let Some(port) = self.config.dht_port.filter(|_| peer.dht) {
+            peer.outbox.push(&Message::Port(port));
         }
         if peer.extended {
             let handshake = ExtendedHandshake {

@@ -241,6 +241,7 @@ mod tests {
             info_hash: [7; 20],
             peer_id: PeerId([1; 20]),
             listen_port: None,
+            dht_port: None,
             max_peers: 100,
             block_memory: 1 << 20,
             limit_up: None,

@@ -78,6 +78,8 @@ pub struct SwarmConfig {
     pub peer_id: PeerId,
     /// Our listening port, told to peers.
     pub listen_port: Option<u16>,
+    /// The port of our DHT node, told to peers that have one; none without a node, and for private torrents.
+    pub dht_port: Option<u16>,
     /// Connections, at most.
     pub max_peers: usize,
     /// Bytes of blocks that may wait for their piece to be complete, verified and written; rounded up to whole blocks,
@@ -106,6 +108,8 @@ pub enum Action {
     VerifyStored(PieceIndex),
     /// Connect to this address, and report by [`Swarm::handle_connected`] or [`Swarm::handle_dial_failed`].
     Dial(SocketAddr),
+    /// A peer runs a node of the DHT at this address (BEP 5).
+    DhtNode(SocketAddr),
     /// Close the connection, and report by [`Swarm::handle_closed`].
     Close(PeerKey, CloseReason),
     /// A piece was verified and written: news for whoever watches.

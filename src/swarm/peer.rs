@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) fast: bool,
     /// BEP 10: both sides speak the extension protocol.
     pub(super) extended: bool,
+    /// BEP 5: it runs a node of the DHT, and has not told its port so far.
+    pub(super) dht: bool,
 
     // The four flags of BEP 3.
     pub(super) am_choking: bool,
@@ -147,6 +149,7 @@ impl Peer {
             id: new.id,
             fast: new.reserved.fast(),
             extended: new.reserved.extended(),
+            dht: new.reserved.dht(),
             am_choking: true,
             am_interested: false,
             peer_choking: true,

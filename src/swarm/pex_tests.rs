@@ -33,6 +33,7 @@ impl Rig {
             info_hash: [7; 20],
             peer_id: PeerId([1; 20]),
             listen_port: Some(6881),
+            dht_port: None,
             max_peers: 300,
             block_memory: 1 << 20,
             limit_up: None,

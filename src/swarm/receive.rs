@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidates::Source;
-use super::{Misbehaved, Swarm};
+use super::{Action, Misbehaved, Swarm};
 use crate::base::{Bitfield, PeerKey, PieceIndex};
 use crate::wire::{DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name};
 
@@ -23,7 +23,11 @@ impl Swarm {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
         peer.last_message = now;
         match *message {
-            Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => Ok(()),
+            Message::KeepAlive | Message::Unknown(_) => Ok(()),
+            Message::Port(port) => {
+                self.on_dht_port(key, port);
+                Ok(())
+            }
             Message::Choke => self.on_choke(now, key),
             Message::Unchoke => self.on_unchoke(now, key),
             Message::Interested => self.on_interest(now, key, true),
@@ -99,6 +103,15 @@ impl Swarm {
                 hints.push(piece);
             }
         }
+    }
+
+    /// The peer's DHT node listens at `port` (BEP 5). Once per connection: nobody is to have us knock at many doors.
+    fn on_dht_port(&mut self, key: PeerKey, port: u16) {
+        let wanted = self.config.dht_port.is_some() && port != 0;
+        let Some(peer) = self.peers.at_mut(key).filter(|peer| wanted && peer.dht) else { return };
+        peer.dht = false;
+        let node = SocketAddr::new(peer.address.ip(), port);
+        self.actions.push_back(Action::DhtNode(node));
     }
 
     fn on_choke(&mut self, now: Instant, key: PeerKey) -> Result<(), Misbehaved> {

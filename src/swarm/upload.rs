@@ -283,6 +283,7 @@ mod tests {
             info_hash: [1; 20],
             peer_id: PeerId([2; 20]),
             listen_port: None,
+            dht_port: None,
             max_peers: 10,
             block_memory: 1 << 20,
             limit_up: None,

@@ -54,6 +54,8 @@ pub struct Status {
     pub seeds: u32,
     /// Addresses known and not connected.
     pub candidates: u32,
+    /// Nodes that the DHT node knows; none if the torrent does not use the DHT.
+    pub dht_nodes: Option<usize>,
     /// Until all that is wanted is there, at the present rate.
     pub eta: Option<Duration>,
     /// Uploaded through wanted size.
@@ -112,6 +114,15 @@ pub enum Event {
     },
     /// A tracker answered, or did not.
     Tracker(TrackerReport),
+    /// The DHT was searched.
+    Dht {
+        /// Nodes that answered.
+        answered: usize,
+        /// Peers that they named.
+        peers: usize,
+        /// Nodes that have noted us down as a peer.
+        announced: usize,
+    },
     /// Something is wrong that does not end the torrent.
     Warning {
         /// One line.
@@ -153,6 +164,7 @@ impl Status {
             peers: 0,
             seeds: 0,
             candidates: 0,
+            dht_nodes: None,
             eta: None,
             ratio: 0.0,
         }

@@ -12,6 +12,7 @@
 //! ```
 
 mod conn;
+mod dht;
 mod event;
 mod failure;
 mod limits;
@@ -43,6 +44,7 @@ pub use crate::storage::Place;
 use crate::base::InfoHash;
 use crate::disk::DiskPool;
 use crate::metainfo::Metainfo;
+use crate::net::dht::DhtClient;
 use crate::net::stream::Stream;
 use crate::net::tracker::TrackerClient;
 use crate::storage::Progress;
@@ -255,7 +257,7 @@ impl Inner {
         let (totals, have_pieces, complete) =
             shared.turn_quietly(|swarm| (swarm.totals(Instant::now()), swarm.have().count(), swarm.is_complete()));
         status.state = if complete { State::Seeding } else { State::Downloading };
-        status.cause = cause(&totals, complete);
+        status.cause = cause(&totals, complete, shared.dht.as_ref().map(DhtClient::node_count));
         status.down_rate = totals.down_rate;
         status.up_rate = totals.up_rate;
         status.downloaded = totals.downloaded;
@@ -265,6 +267,7 @@ impl Inner {
         status.peers = totals.peers;
         status.seeds = totals.seeds;
         status.candidates = totals.candidates;
+        status.dht_nodes = shared.dht.as_ref().map(DhtClient::node_count);
         let missing = self.missing_bytes();
         status.eta = (!complete && totals.down_rate > 0).then(|| Duration::from_secs(missing / totals.down_rate));
         status.ratio = ratio(totals.uploaded, status.wanted_bytes);
@@ -278,12 +281,16 @@ fn ratio(uploaded: u64, wanted: u64) -> f64 {
 }
 
 /// Why nothing moves, if nothing does.
-fn cause(totals: &crate::swarm::Totals, complete: bool) -> Option<String> {
+fn cause(totals: &crate::swarm::Totals, complete: bool, dht_nodes: Option<usize>) -> Option<String> {
     if complete || totals.down_rate > 0 {
         return None;
     }
     Some(match (totals.peers, totals.candidates, totals.interesting, totals.choking) {
-        (0, 0, ..) => "no peers known".to_owned(),
+        (0, 0, ..) => match dht_nodes {
+            None => "no peers known".to_owned(),
+            Some(0) => "no peers known, and no DHT nodes so far".to_owned(),
+            Some(nodes) => format!("no peers known, asking the DHT ({nodes} nodes)"),
+        },
         (0, 1, ..) => "trying the only known peer".to_owned(),
         (0, known, ..) => format!("trying {known} known peers"),
         (1, _, 0, _) => "the only peer has nothing that is missing".to_owned(),

@@ -13,6 +13,7 @@ use crate::base::{PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
 use crate::hash::Expected;
 use crate::metainfo::{Info, Metainfo};
+use crate::net::dht::DhtClient;
 use crate::net::stream::Stream;
 use crate::storage::Storage;
 use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Spill, Swarm};
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     /// Wakes the torrent's task: there is news.
     pub(super) wake: Notify,
     pub(super) peer_id: PeerId,
+    /// The DHT, if the torrent may use it.
+    pub(super) dht: Option<DhtClient>,
 }
 
 /// What is to be done outside the lock.
@@ -72,6 +75,7 @@ struct Outside {
     spill: Vec<Spill>,
     verify_stored: Vec<PieceIndex>,
     dial: Vec<SocketAddr>,
+    dht_nodes: Vec<SocketAddr>,
     wake: Vec<Arc<Signal>>,
     news: bool,
 }
@@ -87,6 +91,7 @@ impl Shared {
         network: Arc<Network>,
         events: broadcast::Sender<Event>,
         peer_id: PeerId,
+        dht: Option<DhtClient>,
     ) -> Self {
         let inner = Inner { swarm, signals: Vec::new(), news: News::default() };
         Self {
@@ -100,6 +105,7 @@ impl Shared {
             events,
             wake: Notify::new(),
             peer_id,
+            dht,
         }
     }
 
@@ -134,6 +140,7 @@ impl Shared {
                 Action::Spill(spill) => outside.spill.push(spill),
                 Action::VerifyStored(piece) => outside.verify_stored.push(piece),
                 Action::Dial(address) => outside.dial.push(address),
+                Action::DhtNode(address) => outside.dht_nodes.push(address),
                 Action::Close(key, reason) => {
                     if let Some(signal) = inner.signal(key) {
                         signal.close(reason);
@@ -172,6 +179,9 @@ impl Shared {
         for address in outside.dial {
             tokio::spawn(self.clone().connect(address));
         }
+        if let Some(dht) = &self.dht {
+            outside.dht_nodes.into_iter().for_each(|address| dht.add_node(address));
+        }
         if outside.news {
             self.wake.notify_one();
         }
@@ -208,7 +218,9 @@ impl Shared {
 
     /// What we say to peers of this torrent.
     pub(super) fn our_handshake(&self, info_hash: [u8; 20]) -> Handshake {
-        Handshake { info_hash, peer_id: self.peer_id, reserved: Reserved::NONE.with_fast().with_extended() }
+        let reserved = Reserved::NONE.with_fast().with_extended();
+        let reserved = if self.dht.is_some() { reserved.with_dht() } else { reserved };
+        Handshake { info_hash, peer_id: self.peer_id, reserved }
     }
 
     /// Dials, greets, and stays with the connection until it ends.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::PeerId;
 use crate::metainfo::Metainfo;
+use crate::net::dht::DhtClient;
 use crate::storage::{Backend, Place, Preallocate};
 
 /// When to stop seeding. With no field set: never.
@@ -83,6 +84,10 @@ pub struct Spec {
     pub state_dir: PathBuf,
     /// Where the session listens.
     pub listen: Vec<SocketAddr>,
+    /// The DHT, if the torrent may use it.
+    pub dht: Option<DhtClient>,
+    /// Peers reach us at the port of the DHT's socket, by uTP, whatever a router has made of it (BEP 5).
+    pub implied_port: bool,
     /// Who we are.
     pub peer_id: PeerId,
 }

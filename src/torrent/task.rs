@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::dht::{Found, Searches};
 use super::opening::{self, Opened};
 use super::saving::{self, Saved};
 use super::shared::Shared;
@@ -45,6 +46,7 @@ struct Task {
     trackers: Trackers,
     /// The search for peers in the local network.
     lsd: Option<Membership>,
+    dht: Searches,
     spec: Spec,
     saved: Saved,
     /// Pieces that each file still lacks, by its number.
@@ -190,6 +192,7 @@ impl Task {
             info_hash: info.info_hash().wire(),
             peer_id: spec.peer_id,
             listen_port: spec.listen.first().map(std::net::SocketAddr::port),
+            dht_port: spec.listen.first().filter(|_| spec.dht.is_some()).map(std::net::SocketAddr::port),
             max_peers: spec.max_peers,
             block_memory: spec.block_memory,
             limit_up: network.limits.up.rate(),
@@ -218,8 +221,14 @@ impl Task {
             network,
             inner.events.clone(),
             spec.peer_id,
+            spec.dht.clone(),
         ));
         let trackers = Trackers::new(now, &spec, client, random());
+        let port = spec.listen.first().map(std::net::SocketAddr::port).filter(|_| !spec.implied_port);
+        let dht = Searches::new(now, spec.dht.clone(), port, info.info_hash().wire_forms());
+        if let Some(client) = &spec.dht {
+            client.add_names(&spec.torrent.metainfo.nodes);
+        }
         inner.set_phase(Phase::Running(shared.clone()));
         let forms = spec.torrent.metainfo.info.info_hash().wire_forms();
         let public = !spec.torrent.metainfo.info.is_private();
@@ -229,6 +238,7 @@ impl Task {
             shared,
             trackers,
             lsd,
+            dht,
             spec,
             saved,
             missing,
@@ -258,8 +268,12 @@ impl Task {
             if self.trackers.poll_timeout(now).is_some_and(|due| due <= now) {
                 self.trackers.poll(now, self.totals());
             }
+            if self.dht.poll_timeout().is_some_and(|due| due <= now) {
+                self.dht.poll(now, self.completed.is_some());
+            }
             let swarm_time = self.shared.turn_quietly(|swarm| swarm.poll_timeout());
-            let wake = self.trackers.poll_timeout(now).map_or(swarm_time, |t| t.min(swarm_time)).min(next_look);
+            let times = [self.trackers.poll_timeout(now), self.dht.poll_timeout(), Some(swarm_time)];
+            let wake = times.into_iter().flatten().fold(next_look, Instant::min);
             tokio::select! {
                 () = told(stop) => return Left::Stop,
                 () = self.shared.verdicts.ready() => {
@@ -291,6 +305,7 @@ impl Task {
                 address = found(&mut self.lsd) => {
                     self.shared.turn(|swarm, now| swarm.handle_candidates(now, Source::Lsd, &[address]));
                 }
+                found = self.dht.found() => self.handle_found(found),
                 () = tokio::time::sleep_until(wake.into()) => self.shared.turn(Swarm::handle_timeout),
             }
             if Instant::now() >= next_look {
@@ -307,6 +322,7 @@ impl Task {
         let (totals, complete) = self.shared.turn_quietly(|s| (s.totals(Instant::now()), s.is_complete()));
         if totals.peers + totals.candidates < FEW_PEERS {
             self.trackers.want_more_peers(Instant::now());
+            self.dht.want_more_peers();
         }
         if let (true, Some(since), Some(goal)) = (complete, self.completed, self.spec.torrent.seed) {
             let wanted = self.inner.wanted_bytes.load(Ordering::Relaxed);
@@ -320,6 +336,20 @@ impl Task {
             self.save_aside();
         }
         None
+    }
+
+    /// What a search of the DHT has brought.
+    fn handle_found(&mut self, found: Found) {
+        match found {
+            Found::Peers { told_by, peers } => {
+                self.shared.turn(|swarm, now| swarm.handle_told(now, Source::Dht, told_by.ip(), &peers));
+            }
+            Found::Done(summary) => self.inner.tell(Event::Dht {
+                answered: summary.answered,
+                peers: summary.peers,
+                announced: summary.stored,
+            }),
+        }
     }
 
     fn save_aside(&mut self) {
@@ -420,6 +450,7 @@ impl Task {
         }
         self.inner.tell(Event::Complete);
         self.trackers.handle_completed(Instant::now());
+        self.dht.handle_completed(Instant::now());
         if self.spec.torrent.seed.is_none() {
             self.saved_for_good = news;
             return Some(Left::Done);

@@ -62,6 +62,14 @@ impl Payload {
         })
     }
 
+    /// One file called `name`, of a private torrent (BEP 27).
+    pub fn private_file(name: &str, len: usize) -> Self {
+        Self::make_with(name, None, &[(name, len)], 64 * KIB, |builder| {
+            builder.format = Format::V1;
+            builder.private = true;
+        })
+    }
+
     /// The same, with whatever else the torrent says of itself.
     pub fn make_with(
         name: &str,

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says where")]
 
 mod crowd;
+mod dht;
 mod disk;
 mod fake;
 mod hostile;

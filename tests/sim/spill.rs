@@ -100,6 +100,7 @@ impl Rig {
             info_hash: [7; 20],
             peer_id: PeerId([1; 20]),
             listen_port: None,
+            dht_port: None,
             max_peers: 20,
             block_memory: memory * u64::from(BLOCK_LEN),
             limit_up: None,
@@ -294,6 +295,7 @@ impl Rig {
                     assert!(!self.at_disk().any(|(piece, _)| piece == full.piece));
                     self.jobs.push(Job::Verify(full));
                 }
+                Action::DhtNode(_) => {}
                 Action::Spill(spill) => {
                     // Disk threads keep no order: of two jobs for one place either may be the last.
                     let first = spill.begin / BLOCK_LEN;

@@ -193,6 +193,7 @@ impl World {
                 info_hash: INFO_HASH,
                 peer_id: id,
                 listen_port: Some(6881),
+                dht_port: None,
                 max_peers: 100,
                 block_memory: 8 << 20,
                 limit_up: Some(spec.up),
@@ -447,6 +448,7 @@ impl World {
         while let Some(action) = self.nodes[i].swarm.poll_action() {
             match action {
                 Action::Verify(full) => self.at(self.now + Duration::from_millis(1), i, What::Verified { full }),
+                Action::DhtNode(_) => {}
                 Action::Spill(spill) => {
                     // Several disk threads: not in the order in which they were asked.
                     let took = Duration::from_micros(self.rng.u64(500..20_000));
