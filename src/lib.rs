@@ -34,7 +34,7 @@
 //!                └──┬──┴─────────┘
 //!                  sys                        at the foot of L3: what differs from system to system
 //!                   │
-//! L2     swarm   tracker   resume             decisions; announces; state between runs     pure from here down
+//! L2     swarm  tracker  dht  resume          decisions; announces; state between runs     pure from here down
 //!                   │
 //! L1         metainfo   wire                  `.torrent` and magnet; the peer protocol
 //!                   │
@@ -111,6 +111,7 @@
 //! | allowed-fast and suggested pieces (BEP 6), super-seeding (BEP 16) | `swarm/allowed_fast.rs`, `swarm/suggest.rs`, `swarm/super_seed.rs` |
 //! | when to announce, to which tracker | `tracker/schedule/` |
 //! | announces over HTTP and UDP | forms in `tracker/http.rs`, `tracker/udp.rs`; sockets in `net/tracker/` |
+//! | the DHT: searches, answers, limits | `dht/` (pure), driven by `net/dht.rs`; `session/dht.rs` (state file), `torrent/dht.rs` (when), `cli/dht/` |
 //! | where a URL from a stranger may lead | `net/http/address.rs` |
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
 //! | one UDP port for uTP and DHT | `net/udp.rs` |
