@@ -1,6 +1,7 @@
 //! L1: the peer wire protocol, bytes to messages and back.
 //!
-//! For: framing, limits per message, the extension handshake and the messages that it names; announces in the local network.
+//! For: framing, limits per message, the extension handshake and the messages that it names; encryption (`mse`); announces
+//! in the local network.
 //! Must not know: torrents, sockets, who the peer is; it never decides anything.
 //! Main types: [`Decoder`], [`Message`], [`Outbox`], [`Handshake`].
 //! BEPs: 3, 6, 9 (messages), 10, 11, 14, 20, 21, 52, 54, 55.
@@ -16,6 +17,7 @@ mod lookahead;
 mod lsd;
 mod message;
 mod metadata;
+pub mod mse;
 mod notices;
 mod outbox;
 mod pex;
