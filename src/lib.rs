@@ -113,6 +113,7 @@
 //! | announces over HTTP and UDP | forms in `tracker/http.rs`, `tracker/udp.rs`; sockets in `net/tracker/` |
 //! | the DHT: searches, answers, limits | `dht/` (pure), driven by `net/dht.rs`; `session/dht.rs` (state file), `torrent/dht.rs` (when), `cli/dht/` |
 //! | where a URL from a stranger may lead | `net/http/address.rs` |
+//! | encryption: handshake and cipher; when | `wire/mse/`; `net/encryption.rs`, `net/mse.rs`, `net/stream.rs` |
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
 //! | one UDP port for uTP and DHT | `net/udp.rs` |
 //! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `session/mod.rs` |

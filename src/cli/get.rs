@@ -168,6 +168,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         egress: network.egress.egress()?,
         lsd: !network.no_lsd,
         dht: (!network.no_dht).then(|| super::dht::nodes(&network.dht_nodes)),
+        encryption: network.encryption.map_or(defaults.encryption, Into::into),
         ..defaults
     })
 }

@@ -106,8 +106,9 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
     Some(match event {
         Event::Piece { piece } => ("piece", json!({ "piece": piece })),
         Event::File { path } => ("file", json!({ "path": path.to_string_lossy() })),
-        Event::PeerConnected { address, client } => {
-            ("peer", json!({ "address": address, "client": printable(client), "state": "connected" }))
+        Event::PeerConnected { address, client, encrypted } => {
+            let client = printable(client);
+            ("peer", json!({ "address": address, "client": client, "encrypted": encrypted, "state": "connected" }))
         }
         Event::PeerClosed { address, reason } => {
             ("peer", json!({ "address": address, "reason": printable(reason), "state": "closed" }))

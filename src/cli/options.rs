@@ -10,6 +10,7 @@ use super::exit::Failure;
 use super::quantity::{Limit, parse_duration, parse_limit};
 use crate::net::egress::Egress;
 use crate::net::proxy::Proxy;
+use crate::session::Encryption;
 use crate::storage::{Backend, Preallocate};
 
 /// Options of `get` and `seed`.
@@ -33,6 +34,9 @@ pub(super) struct NetworkOptions {
     pub(super) ip_filters: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) egress: EgressOptions,
+    /// Which connections are encrypted: none, where peers insist, where it goes, or all (RC4 only) [default: allow]
+    #[arg(long, value_name = "WHICH")]
+    pub(super) encryption: Option<EncryptionChoice>,
     /// Receive at most this many bytes per second (5M, 800k, 1.5MiB); 0 is no limit
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     pub(super) limit_down: Option<Limit>,
@@ -218,6 +222,30 @@ impl From<PreallocateChoice> for Preallocate {
     }
 }
 
+/// [`Encryption`], as written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EncryptionChoice {
+    /// None
+    Off,
+    /// Those with peers that insist on it
+    Allow,
+    /// All that can be
+    Prefer,
+    /// All, and whoever does not encrypt is not spoken to
+    Require,
+}
+
+impl From<EncryptionChoice> for Encryption {
+    fn from(choice: EncryptionChoice) -> Self {
+        match choice {
+            EncryptionChoice::Off => Self::Off,
+            EncryptionChoice::Allow => Self::Allow,
+            EncryptionChoice::Prefer => Self::Prefer,
+            EncryptionChoice::Require => Self::Require,
+        }
+    }
+}
+
 /// One `--listen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listen {
@@ -318,6 +346,7 @@ layer!(NetworkOptions {
     no_trackers,
     ip_filters,
     egress,
+    encryption,
     limit_down,
     limit_up,
     max_peers,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::egress::Egress;
+use super::encryption::{Encryption, Greeting};
 use super::handshake::{self, Failed};
 use super::stream::Stream;
 use crate::wire::Handshake;
@@ -18,22 +19,38 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Dialer {
     egress: Egress,
+    encryption: Encryption,
 }
 
 impl Dialer {
-    /// Reaches peers by `egress`.
-    pub fn new(egress: Egress) -> Self {
-        Self { egress }
+    /// Reaches peers by `egress`, and greets them as `encryption` says.
+    pub fn new(egress: Egress, encryption: Encryption) -> Self {
+        Self { egress, encryption }
     }
 
-    /// Connects with the peer at `address` and greets it.
+    /// Connects with the peer at `address` and greets it. One that hangs up on one greeting gets the other, if there is
+    /// another.
     ///
     /// # Errors
     /// What went wrong on the last way that was tried.
     pub async fn dial(&self, address: SocketAddr, ours: &Handshake) -> Result<(Stream, Handshake), Failed> {
-        let mut stream = self.connect(address).await?;
-        let theirs = handshake::greet(&mut stream, ours).await?;
-        Ok((stream, theirs))
+        let mut greetings = self.encryption.greetings().iter().peekable();
+        loop {
+            let Some(greeting) = greetings.next() else { return Err(io::Error::from(io::ErrorKind::NotFound).into()) };
+            // If nobody is there, nobody is greeted.
+            let mut stream = self.connect(address).await?;
+            let greeted = match greeting {
+                Greeting::Plain => handshake::greet(&mut stream, ours).await,
+                Greeting::Encrypted(methods) => handshake::greet_encrypted(&mut stream, ours, methods).await,
+            };
+            match greeted {
+                Ok(theirs) => return Ok((stream, theirs)),
+                Err(error) if greetings.peek().is_some() && error.is_refusal() => {
+                    tracing::trace!(%address, %error, ?greeting, "greeted otherwise");
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Opens a connection with what listens at `address`, and says nothing yet.

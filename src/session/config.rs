@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::net::dht::DhtConfig;
 use crate::net::egress::Egress;
+use crate::net::encryption::Encryption;
 use crate::swarm::IpFilter;
 
 /// Connections in all, unless said otherwise.
@@ -43,6 +44,8 @@ pub struct Config {
     pub lsd_on_loopback: bool,
     /// The node of the DHT (BEP 5) by which peers are found without trackers; none runs no node.
     pub dht: Option<DhtConfig>,
+    /// Which connections with peers are encrypted.
+    pub encryption: Encryption,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
@@ -72,6 +75,7 @@ impl Config {
             lsd: true,
             lsd_on_loopback: false,
             dht: None,
+            encryption: Encryption::default(),
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
             egress: Egress::default(),

@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Torrents;
+use crate::net::listen;
 use crate::net::stream::Stream;
-use crate::net::{handshake, listen};
 use crate::torrent::Network;
 
 /// Handshakes under way, in all and from one address (`limits.md`). Loopback may use all of them.
@@ -45,7 +45,8 @@ pub(super) async fn serve(listener: TcpListener, torrents: Arc<Torrents>, networ
 async fn welcome(mut stream: Stream, address: SocketAddr, torrents: &Torrents, network: &Network) {
     let Some(permit) = network.connection() else { return };
     let mut wanted = None;
-    let answered = handshake::answer(&mut stream, |info_hash| {
+    let find = |mark: &[u8; 20]| torrents.marked(mark);
+    let answered = network.answerer.answer(&mut stream, find, |info_hash| {
         let torrent = torrents.find(&info_hash)?;
         let ours = torrent.answer(address, info_hash)?;
         wanted = Some(torrent);

@@ -26,6 +26,8 @@ use crate::error::Error;
 use crate::net::dht::DhtClient;
 pub use crate::net::dht::DhtConfig;
 use crate::net::dial::Dialer;
+pub use crate::net::encryption::Encryption;
+use crate::net::handshake::Answerer;
 use crate::net::listen::{self, Transports};
 use crate::net::lsd::Lsd;
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
@@ -34,6 +36,7 @@ pub use crate::swarm::IpFilter;
 use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
 pub use crate::torrent::{AddTorrent, End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
+use crate::wire::mse::torrent_mark;
 
 /// Open files of a process besides connections and torrents: standard streams, listeners, the runtime, the log.
 const PROCESS_FILES: u64 = 20;
@@ -62,11 +65,17 @@ struct Inner {
 #[derive(Default)]
 struct Torrents {
     by_wire_form: RwLock<HashMap<[u8; 20], Torrent>>,
+    /// The same names, by the [mark](torrent_mark) that peers use when they encrypt.
+    by_mark: RwLock<HashMap<[u8; 20], [u8; 20]>>,
 }
 
 impl Torrents {
     fn find(&self, wire_form: &[u8; 20]) -> Option<Torrent> {
         self.by_wire_form.read().unwrap_or_else(PoisonError::into_inner).get(wire_form).cloned()
+    }
+
+    fn marked(&self, mark: &[u8; 20]) -> Option<[u8; 20]> {
+        self.by_mark.read().unwrap_or_else(PoisonError::into_inner).get(mark).copied()
     }
 
     fn all(&self) -> Vec<Torrent> {
@@ -103,8 +112,10 @@ impl Session {
         };
         let dht = dht.map_err(|e| Error::Network(format!("cannot start the DHT: {e}")))?;
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
-        let mut network =
-            Network::new(limits, Dialer::new(egress.clone()), affordable(config.max_connections, open_file_limit()));
+        let dialer = Dialer::new(egress.clone(), config.encryption);
+        let answerer = Answerer::new(config.encryption);
+        let max_connections = affordable(config.max_connections, open_file_limit());
+        let mut network = Network::new(limits, dialer, answerer, max_connections);
         network.lsd = local_discovery(&config, &addresses);
         let network = Arc::new(network);
         network.set_ip_filter(config.ip_filter.clone());
@@ -159,7 +170,9 @@ impl Session {
             return Err(Error::Invalid(format!("{info_hash} is given twice")));
         }
         let torrent = torrent::start(spec, inner.disk.clone(), inner.network.clone(), inner.trackers.clone());
+        let mut by_mark = inner.torrents.by_mark.write().unwrap_or_else(PoisonError::into_inner);
         for form in info_hash.wire_forms() {
+            by_mark.insert(torrent_mark(&form), form);
             by_wire_form.insert(form, torrent.clone());
         }
         Ok(torrent)

@@ -41,6 +41,8 @@ pub struct Gather<'a> {
     parts: [libc::iovec; MAX_PARTS],
     count: usize,
     len: usize,
+    /// Some of it is in maps.
+    mapped: bool,
     places: PhantomData<&'a [u8]>,
 }
 
@@ -48,7 +50,7 @@ impl<'a> Gather<'a> {
     /// Nothing yet.
     pub fn new() -> Self {
         let none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Self { parts: [none; MAX_PARTS], count: 0, len: 0, places: PhantomData }
+        Self { parts: [none; MAX_PARTS], count: 0, len: 0, mapped: false, places: PhantomData }
     }
 
     /// Bytes gathered.
@@ -70,10 +72,20 @@ impl<'a> Gather<'a> {
     /// such bytes.
     pub fn push_mapped(&mut self, map: &'a SendMap, offset: u64, len: usize) -> bool {
         let end = usize::try_from(offset).ok().and_then(|start| start.checked_add(len));
+        self.mapped = true;
         match end {
             Some(end) if end <= map.map.len() => self.push_part(map.map.as_ptr().wrapping_add(end - len), len),
             _ => false,
         }
+    }
+
+    /// The parts, unless some of them are in maps.
+    pub fn in_memory(&self) -> Option<impl Iterator<Item = &'a [u8]>> {
+        let parts = self.parts.iter().take(self.count);
+        // SAFETY: without maps each of the first `count` parts was a slice that lives as long as `'a`.
+        let slice =
+            |part: &libc::iovec| unsafe { std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len) };
+        (!self.mapped).then(|| parts.map(slice))
     }
 
     fn push_part(&mut self, at: *const u8, len: usize) -> bool {

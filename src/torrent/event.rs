@@ -104,6 +104,8 @@ pub enum Event {
         address: SocketAddr,
         /// What it calls itself, made safe to print.
         client: String,
+        /// Whether the connection is encrypted.
+        encrypted: bool,
     },
     /// A peer went.
     PeerClosed {

@@ -1,15 +1,15 @@
 //! What all torrents share of the network: how many connections there may be, and how fast new ones are opened.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::limits::RateLimits;
 use crate::net::dial::Dialer;
+use crate::net::handshake::Answerer;
 use crate::net::lsd::Lsd;
+use crate::net::pace::Pace;
 use crate::swarm::IpFilter;
 
 /// Connections being opened at once, over all torrents (`limits.md`).
@@ -30,23 +30,25 @@ pub struct Network {
     pub dialer: Dialer,
     /// Search for peers in the local network, if that is wanted.
     pub lsd: Option<Lsd>,
+    /// How those who reach us are answered.
+    pub answerer: Answerer,
     connections: Arc<Semaphore>,
     half_open: Semaphore,
-    /// When the next connection may be opened, less the burst.
-    next_dial: Mutex<Instant>,
+    dials: Pace,
     ip_filter: RwLock<Arc<IpFilter>>,
 }
 
 impl Network {
     /// At most `max_connections` at once.
-    pub fn new(limits: RateLimits, dialer: Dialer, max_connections: usize) -> Self {
+    pub fn new(limits: RateLimits, dialer: Dialer, answerer: Answerer, max_connections: usize) -> Self {
         Self {
             limits,
             dialer,
             lsd: None,
+            answerer,
             connections: Arc::new(Semaphore::new(max_connections)),
             half_open: Semaphore::new(MAX_HALF_OPEN),
-            next_dial: Mutex::new(Instant::now()),
+            dials: Pace::new(DIALS_PER_SECOND, DIAL_BURST),
             ip_filter: RwLock::default(),
         }
     }
@@ -75,18 +77,9 @@ impl Network {
     /// Waits for its turn, then runs `dial`.
     pub async fn paced<T>(&self, dial: impl Future<Output = T>) -> T {
         let permit = self.half_open.acquire().await;
-        tokio::time::sleep_until(self.reserve_dial()).await;
+        self.dials.turn().await;
         let result = dial.await;
         drop(permit);
         result
-    }
-
-    fn reserve_dial(&self) -> Instant {
-        let pace = Duration::from_secs(1) / DIALS_PER_SECOND;
-        let mut next = self.next_dial.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let earliest = now.checked_sub(pace * DIAL_BURST).unwrap_or(now);
-        *next = (*next).max(earliest) + pace;
-        *next
     }
 }

@@ -266,8 +266,9 @@ impl Shared {
                 return;
             }
         };
-        tracing::debug!(%address, outgoing, "connected");
-        let _ = self.events.send(Event::PeerConnected { address, client: client_name(&theirs.peer_id, None) });
+        tracing::debug!(%address, outgoing, encrypted = stream.is_encrypted(), "connected");
+        let (client, encrypted) = (client_name(&theirs.peer_id, None), stream.is_encrypted());
+        let _ = self.events.send(Event::PeerConnected { address, client, encrypted });
         let closing = Leave { shared: &self, key, address };
         let reason = conn::run(&self, stream, key, &signal).await;
         closing.leave(reason);

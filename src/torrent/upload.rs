@@ -118,12 +118,13 @@ impl Conn<'_> {
             }
             let wait = self.exchange();
             self.load();
-            if self.out.is_empty() {
+            if self.out.is_empty() && !self.stream.has_unsent() {
                 if !self.upload.unsent.is_empty() {
                     continue;
                 }
                 self.upload.stuck_since = None;
                 self.out.release();
+                self.stream.release();
                 return Ok(wait.map_or(Pace::Idle, Pace::Wait));
             }
             match self.send() {
@@ -235,9 +236,10 @@ impl Conn<'_> {
             let Some(first) = run.first() else { break };
             let len = run.iter().map(Block::len).sum();
             let storage = &self.shared.storage;
-            let lent = self.out.add(run, |spans, copied| {
-                storage.lend(first.piece(), first.begin(), len, Lending::Mapped, spans, copied)
-            });
+            let lending = if self.stream.takes_maps() { Lending::Mapped } else { Lending::Copied };
+            let lent = self
+                .out
+                .add(run, |spans, copied| storage.lend(first.piece(), first.begin(), len, lending, spans, copied));
             match lent {
                 Lent::All => {
                     done += run.len();

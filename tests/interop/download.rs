@@ -1,7 +1,7 @@
 //! gannet downloads what another client seeds.
 
 use crate::clients::makers::{NO_TRACKER, Torrent};
-use crate::clients::{Peer, aria2, gannet, libtorrent, makers, transmission};
+use crate::clients::{Crypto, Peer, aria2, gannet, libtorrent, makers, transmission};
 use crate::lab::{Lab, Tool};
 use crate::payload::{Payload, Shape};
 
@@ -17,7 +17,7 @@ fn from_aria2(shape: Shape) {
     let Some(lab) = Lab::with(&[Tool::Aria2, Tool::Mktorrent]) else { return };
     let payload = Payload::new(&lab, shape);
     let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
-    check(&lab, &payload, &torrent, &aria2::seed(&lab, &torrent, &payload));
+    check(&lab, &payload, &torrent, &aria2::seed(&lab, &torrent, &payload, Crypto::Usual));
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn from_transmission(shape: Shape) {
         Shape::Single => makers::transmission_create(&lab, &payload, None, &[]),
         Shape::Tree => makers::mktorrent(&lab, &payload, NO_TRACKER, &[]),
     };
-    check(&lab, &payload, &torrent, &transmission::seed(&lab, &torrent, &payload));
+    check(&lab, &payload, &torrent, &transmission::seed(&lab, &torrent, &payload, Crypto::Usual));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn from_libtorrent(shape: Shape, format: &str) {
     let Some(lab) = Lab::with(&[Tool::Libtorrent]) else { return };
     let payload = Payload::new(&lab, shape);
     let torrent = makers::libtorrent(&lab, &payload, format, None);
-    check(&lab, &payload, &torrent, &libtorrent::seed(&lab, &torrent, &payload, &[]));
+    check(&lab, &payload, &torrent, &libtorrent::seed(&lab, &torrent, &payload, &[], Crypto::Usual));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
     libtorrent_peer.py create PATH OUT --format v1|v2|hybrid [--piece-length N] [--tracker URL]...
     libtorrent_peer.py info TORRENT
-    libtorrent_peer.py seed TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|rc4]
-    libtorrent_peer.py leech TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|rc4]
+    libtorrent_peer.py seed TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4]
+    libtorrent_peer.py leech TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4]
 
 DIR holds, or is to hold, what the torrent names. `seed` checks the data first. Peers listen on a free port of
 127.0.0.1 and speak to nobody but the peers and trackers they are told of. One JSON object per line on standard
@@ -54,11 +54,11 @@ def info(o):
 
 
 def session(encryption):
-    policy = {'plaintext': lt.enc_policy.disabled, 'rc4': lt.enc_policy.forced}[encryption]
+    policy = {'plaintext': lt.enc_policy.disabled, 'either': lt.enc_policy.enabled, 'rc4': lt.enc_policy.forced}[encryption]
     return lt.session({
         'listen_interfaces': '127.0.0.1:0', 'outgoing_interfaces': '127.0.0.1', 'enable_dht': False, 'enable_lsd': False,
         'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False,
-        'out_enc_policy': int(policy), 'in_enc_policy': int(policy), 'allowed_enc_level': int(lt.enc_level.both if encryption == 'plaintext' else lt.enc_level.rc4),
+        'out_enc_policy': int(policy), 'in_enc_policy': int(policy), 'allowed_enc_level': int(lt.enc_level.rc4 if encryption == 'rc4' else lt.enc_level.both),
         'allow_multiple_connections_per_ip': True, 'min_reconnect_time': 1,
         'alert_mask': lt.alert.category_t.status_notification | lt.alert.category_t.error_notification | lt.alert.category_t.connect_notification})
 
@@ -107,7 +107,7 @@ def main():
         m.add_argument('torrent')
         m.add_argument('dir')
         m.add_argument('--peer', action='append', default=[])
-        m.add_argument('--encryption', choices=['plaintext', 'rc4'], default='plaintext')
+        m.add_argument('--encryption', choices=['plaintext', 'either', 'rc4'], default='plaintext')
     o = p.parse_args()
     {'create': create, 'info': info, 'seed': peer, 'leech': peer}[o.mode](o)
 

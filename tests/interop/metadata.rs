@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clients::makers::{NO_TRACKER, Torrent};
 use crate::clients::opentracker::hex;
-use crate::clients::{aria2, gannet, libtorrent, makers, transmission};
+use crate::clients::{Crypto, aria2, gannet, libtorrent, makers, transmission};
 use crate::lab::{Lab, Tool};
 use crate::payload::{PIECE_LENGTH, Payload, Shape};
 
@@ -62,7 +62,7 @@ fn created(shape: Shape, format: &str) {
         assert_eq!(aria2::info_hash(&lab, &torrent.path), hex(&torrent.wire_hash));
         assert_eq!(transmission::info_hash(&lab, &torrent.path), hex(&torrent.wire_hash));
     }
-    drop(libtorrent::seed(&lab, &torrent, &payload, &[]));
+    drop(libtorrent::seed(&lab, &torrent, &payload, &[], Crypto::Usual));
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn others_seed_by_a_torrent_by_gannet() {
     let Some(lab) = Lab::with(&[Tool::Transmission, Tool::Aria2]) else { return };
     let payload = Payload::new(&lab, Shape::Tree);
     let torrent = gannet::create(&lab, &payload, "v1", &[]);
-    drop(aria2::seed(&lab, &torrent, &payload));
-    drop(transmission::seed(&lab, &torrent, &payload));
+    drop(aria2::seed(&lab, &torrent, &payload, Crypto::Usual));
+    drop(transmission::seed(&lab, &torrent, &payload, Crypto::Usual));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! A peer of few words: connects, shakes hands, and reads what is said first. Whoever answers is up, has this torrent
 //! and takes connections for it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use gannet::wire::Handshake;
+use gannet::wire::mse::{Entropy, Exchange, Method, Secured, Step};
 
 /// Calls made so far.
 static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -20,8 +23,16 @@ pub struct Greeting {
     pub messages: Vec<u8>,
 }
 
+/// How a peer is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Plain,
+    /// With RC4. By our own code: a probe only has to know that the peer is up.
+    Encrypted,
+}
+
 /// Calls the peer on `port` of the loopback address. `info_hash` is the first 20 bytes of the torrent's.
-pub fn greet(port: u16, info_hash: [u8; 20]) -> io::Result<Greeting> {
+pub fn greet(port: u16, info_hash: [u8; 20], manner: Manner) -> io::Result<Greeting> {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
     let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -30,7 +41,18 @@ pub fn greet(port: u16, info_hash: [u8; 20]) -> io::Result<Greeting> {
     ours.extend(info_hash);
     // Another id for each call: the caller before may not have been missed yet.
     ours.extend(format!("-GP0001-{:012}", CALLS.fetch_add(1, Ordering::Relaxed)).as_bytes());
-    stream.write_all(&ours)?;
+    let mut stream: Box<dyn Read> = match manner {
+        Manner::Plain => {
+            stream.write_all(&ours)?;
+            Box::new(stream)
+        }
+        Manner::Encrypted => {
+            let secured = agree(&mut stream, ours[..].try_into().expect("68 bytes"))?;
+            let mut ciphers = secured.ciphers.ok_or(io::ErrorKind::InvalidData)?;
+            let rest = Deciphered(stream, move |bytes: &mut [u8]| ciphers.read.apply(bytes));
+            Box::new(Cursor::new(secured.first).chain(rest))
+        }
+    };
     let mut theirs = [0; 68];
     stream.read_exact(&mut theirs)?;
     if theirs[..20] != ours[..20] || theirs[28..48] != info_hash {
@@ -50,4 +72,34 @@ pub fn greet(port: u16, info_hash: [u8; 20]) -> io::Result<Greeting> {
         greeting.messages.extend(body.first());
     }
     Ok(greeting)
+}
+
+/// The encrypted handshake, by one who dials.
+fn agree(stream: &mut TcpStream, ours: &[u8; 68]) -> io::Result<Secured> {
+    let handshake = Handshake::parse(ours).map_err(io::Error::other)?;
+    let entropy = Entropy::new(std::array::from_fn(|_| fastrand::u8(..)));
+    let mut exchange = Exchange::dial(entropy, handshake, &[Method::Rc4]);
+    let mut buf = [0; 1000];
+    loop {
+        match exchange.poll().map_err(io::Error::other)? {
+            Step::Send(bytes) => stream.write_all(&bytes)?,
+            Step::Read => match stream.read(&mut buf)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => exchange.handle_bytes(&buf[..n]),
+            },
+            Step::Compute(power) => exchange.handle_raised(power.raise()).map_err(io::Error::other)?,
+            Step::Find(_) => return Err(io::ErrorKind::InvalidData.into()),
+            Step::Done(secured) => return Ok(secured),
+        }
+    }
+}
+
+struct Deciphered<F>(TcpStream, F);
+
+impl<F: FnMut(&mut [u8])> Read for Deciphered<F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.read(buf)?;
+        (self.1)(&mut buf[..n]);
+        Ok(n)
+    }
 }

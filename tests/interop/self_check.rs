@@ -2,7 +2,7 @@
 
 use crate::clients::makers::NO_TRACKER;
 use crate::clients::opentracker::{Opentracker, hex};
-use crate::clients::{aria2, libtorrent, makers, transmission};
+use crate::clients::{Crypto, aria2, libtorrent, makers, transmission};
 use crate::lab::{Lab, Tool};
 use crate::payload::{Payload, Shape};
 
@@ -23,10 +23,10 @@ fn through_tracker(lab: &Lab, shape: Shape, url: fn(&Opentracker) -> String) {
     let hash = makers::mktorrent(lab, &payload, NO_TRACKER, &[]).wire_hash;
     let mut tracker = Opentracker::start(lab, &[hash]);
     let torrent = makers::mktorrent(lab, &payload, &url(&tracker), &[]);
-    let _seed = libtorrent::seed(lab, &torrent, &payload, &[]);
+    let _seed = libtorrent::seed(lab, &torrent, &payload, &[], Crypto::Usual);
     tracker.until("a seeder", hash, |counts| counts.seeders == 1);
     let out = lab.folder("out");
-    aria2::finish(aria2::leech(lab, &torrent, &out), &payload, &out);
+    aria2::finish(aria2::leech(lab, &torrent, &out, Crypto::Usual), &payload, &out);
 }
 
 #[test]
@@ -34,9 +34,9 @@ fn aria2_to_libtorrent() {
     let Some(lab) = Lab::with(&[Tool::Aria2, Tool::Libtorrent, Tool::Mktorrent]) else { return };
     let payload = Payload::new(&lab, Shape::Single);
     let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
-    let seed = aria2::seed(&lab, &torrent, &payload);
+    let seed = aria2::seed(&lab, &torrent, &payload, Crypto::Usual);
     let out = lab.folder("out");
-    libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()]), &payload, &out);
+    libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()], Crypto::Usual), &payload, &out);
 }
 
 #[test]
@@ -44,9 +44,9 @@ fn transmission_to_libtorrent() {
     let Some(lab) = Lab::with(&[Tool::Transmission, Tool::Libtorrent, Tool::Mktorrent]) else { return };
     let payload = Payload::new(&lab, Shape::Tree);
     let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
-    let seed = transmission::seed(&lab, &torrent, &payload);
+    let seed = transmission::seed(&lab, &torrent, &payload, Crypto::Usual);
     let out = lab.folder("out");
-    libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()]), &payload, &out);
+    libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()], Crypto::Usual), &payload, &out);
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn libtorrent_to_transmission() {
     let payload = Payload::new(&lab, Shape::Tree);
     let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
     let out = lab.folder("out");
-    let leech = transmission::leech(&lab, &torrent, &out);
-    let _seed = libtorrent::seed(&lab, &torrent, &payload, &[leech.address()]);
+    let leech = transmission::leech(&lab, &torrent, &out, Crypto::Usual);
+    let _seed = libtorrent::seed(&lab, &torrent, &payload, &[leech.address()], Crypto::Usual);
     transmission::finish(leech, &lab, &payload, &out);
 }
 
@@ -66,9 +66,9 @@ fn libtorrent_to_libtorrent_in_every_format() {
     let payload = Payload::new(&lab, Shape::Tree);
     for format in ["v1", "v2", "hybrid"] {
         let torrent = makers::libtorrent(&lab, &payload, format, None);
-        let seed = libtorrent::seed(&lab, &torrent, &payload, &[]);
+        let seed = libtorrent::seed(&lab, &torrent, &payload, &[], Crypto::Usual);
         let out = lab.folder(&format!("out-{format}"));
-        libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()]), &payload, &out);
+        libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()], Crypto::Usual), &payload, &out);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::clients::makers::NO_TRACKER;
 use crate::clients::opentracker::Opentracker;
-use crate::clients::{aria2, gannet, libtorrent, makers};
+use crate::clients::{Crypto, aria2, gannet, libtorrent, makers};
 use crate::lab::{Lab, Tool};
 use crate::payload::{Payload, Shape};
 
@@ -15,7 +15,7 @@ fn finds(shape: Shape, url: Url) {
     let hash = makers::libtorrent(&lab, &payload, "v1", None).wire_hash;
     let mut tracker = Opentracker::start(&lab, &[hash]);
     let torrent = makers::libtorrent(&lab, &payload, "v1", Some(&url(&tracker)));
-    let _seed = libtorrent::seed(&lab, &torrent, &payload, &[]);
+    let _seed = libtorrent::seed(&lab, &torrent, &payload, &[], Crypto::Usual);
     tracker.until("a seeder", hash, |counts| counts.seeders == 1);
     gannet::get(&lab, &torrent, &payload, &lab.folder("out"), &[]);
     tracker.until("that gannet completed", hash, |counts| counts.downloaded == 1);
@@ -42,7 +42,7 @@ fn is_found(url: Url) {
     let _seed = gannet::seed(&lab, &torrent, &payload, &[]);
     tracker.until("gannet as a seeder", hash, |counts| counts.seeders == 1);
     let out = lab.folder("out");
-    aria2::finish(aria2::leech(&lab, &torrent, &out), &payload, &out);
+    aria2::finish(aria2::leech(&lab, &torrent, &out, Crypto::Usual), &payload, &out);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn gannet_finds_a_v2_seed() {
     let hash = makers::libtorrent(&lab, &payload, "v2", None).wire_hash;
     let mut tracker = Opentracker::start(&lab, &[hash]);
     let torrent = makers::libtorrent(&lab, &payload, "v2", Some(&tracker.udp()));
-    let _seed = libtorrent::seed(&lab, &torrent, &payload, &[]);
+    let _seed = libtorrent::seed(&lab, &torrent, &payload, &[], Crypto::Usual);
     tracker.until("a seeder", hash, |counts| counts.seeders == 1);
     gannet::get(&lab, &torrent, &payload, &lab.folder("out"), &[]);
 }

@@ -1,10 +1,10 @@
 //! Another client downloads what gannet seeds. gannet never writes where it seeds from.
 
 use crate::clients::makers::NO_TRACKER;
-use crate::clients::{aria2, gannet, libtorrent, makers, transmission};
+use crate::clients::{Crypto, aria2, gannet, libtorrent, makers, transmission};
 use crate::lab::{Lab, Tool};
 use crate::payload::{Payload, Shape};
-use crate::probe;
+use crate::probe::{self, Manner};
 
 /// aria2 cannot be told of a peer: gannet calls it.
 fn to_aria2(shape: Shape) {
@@ -12,7 +12,7 @@ fn to_aria2(shape: Shape) {
     let payload = Payload::new(&lab, shape);
     let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
     let out = lab.folder("out");
-    let leech = aria2::leech(&lab, &torrent, &out);
+    let leech = aria2::leech(&lab, &torrent, &out, Crypto::Usual);
     let _seed = gannet::seed(&lab, &torrent, &payload, &[leech.address()]);
     aria2::finish(leech, &payload, &out);
     payload.assert_same(&payload.parent);
@@ -38,7 +38,7 @@ fn to_transmission(shape: Shape) {
         Shape::Tree => makers::mktorrent(&lab, &payload, NO_TRACKER, &[]),
     };
     let out = lab.folder("out");
-    let leech = transmission::leech(&lab, &torrent, &out);
+    let leech = transmission::leech(&lab, &torrent, &out, Crypto::Usual);
     let _seed = gannet::seed(&lab, &torrent, &payload, &[leech.address()]);
     transmission::finish(leech, &lab, &payload, &out);
     payload.assert_same(&payload.parent);
@@ -61,7 +61,7 @@ fn to_libtorrent(shape: Shape, format: &str) {
     let torrent = makers::libtorrent(&lab, &payload, format, None);
     let seed = gannet::seed(&lab, &torrent, &payload, &[]);
     let out = lab.folder("out");
-    libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()]), &payload, &out);
+    libtorrent::finish(libtorrent::leech(&lab, &torrent, &out, &[seed.address()], Crypto::Usual), &payload, &out);
     payload.assert_same(&payload.parent);
 }
 
@@ -102,7 +102,7 @@ fn gannet_greets() {
     let payload = Payload::new(&lab, Shape::Single);
     let torrent = makers::mktorrent(&lab, &payload, NO_TRACKER, &[]);
     let seed = gannet::seed(&lab, &torrent, &payload, &[]);
-    let greeting = probe::greet(seed.port, torrent.wire_hash).expect("a greeting");
+    let greeting = probe::greet(seed.port, torrent.wire_hash, Manner::Plain).expect("a greeting");
     assert!(greeting.reserved[5] & 0x10 != 0 && greeting.reserved[7] & 0x04 != 0, "BEPs 10 and 6: {greeting:?}");
     assert!(greeting.peer_id.starts_with(b"-GN") && greeting.peer_id[7] == b'-', "BEP 20: {greeting:?}");
     // BEP 6 wants it first of all; libtorrent sends its extension handshake (20) before it, and all take that.

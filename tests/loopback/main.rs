@@ -7,6 +7,7 @@
 mod crowd;
 mod dht;
 mod disk;
+mod encryption;
 mod fake;
 mod hostile;
 mod ip_filter;

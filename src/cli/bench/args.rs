@@ -118,6 +118,9 @@ pub(super) struct LoopbackArgs {
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "leechers", "processes"])]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(super) connections: Option<u16>,
+    /// All connections encrypted (RC4)
+    #[arg(long)]
+    pub(super) encrypted: bool,
     #[command(flatten)]
     pub(super) data: DataArgs,
     /// Bytes per piece: a power of two from 16KiB to 256MiB, or 'auto'

@@ -19,9 +19,12 @@ use super::super::exit::{Failure, io_words};
 use super::payload::Payload;
 use crate::base::{Bitfield, Block, BlockPool, Geometry, PeerId};
 use crate::net::dial::Dialer;
-use crate::net::handshake;
+use crate::net::egress::Egress;
+use crate::net::encryption::Encryption;
+use crate::net::handshake::Answerer;
 use crate::net::stream::Stream;
 use crate::sys;
+use crate::wire::mse::torrent_mark;
 use crate::wire::{Decoder, Handshake, Item, Message, PieceHeader, Reserved, piece_header};
 
 /// Blocks sent in one write.
@@ -36,13 +39,19 @@ pub(super) struct Data {
     file: File,
     geometry: Geometry,
     info_hash: [u8; 20],
+    encryption: Encryption,
 }
 
 impl Data {
-    pub(super) fn of(payload: &Payload) -> Result<Arc<Self>, Failure> {
+    pub(super) fn of(payload: &Payload, encrypted: bool) -> Result<Arc<Self>, Failure> {
         let file = File::open(&payload.data).map_err(|e| Failure::disk(&payload.data, &e))?;
         let geometry = payload.metainfo.info.geometry().clone();
-        Ok(Arc::new(Self { file, geometry, info_hash: payload.wire_hash() }))
+        let encryption = if encrypted { Encryption::Require } else { Encryption::Off };
+        Ok(Arc::new(Self { file, geometry, info_hash: payload.wire_hash(), encryption }))
+    }
+
+    pub(super) fn encrypted(&self) -> bool {
+        self.encryption == Encryption::Require
     }
 
     /// A peer of its own each time.
@@ -60,7 +69,7 @@ impl Data {
 
     /// Calls `address` and introduces itself.
     pub(super) async fn call(&self, address: SocketAddr) -> io::Result<Link> {
-        let dialled = Dialer::default().dial(address, &self.handshake()).await;
+        let dialled = Dialer::new(Egress::default(), self.encryption).dial(address, &self.handshake()).await;
         let (stream, theirs) = dialled.map_err(io::Error::other)?;
         Ok(self.link(stream, theirs))
     }
@@ -68,7 +77,9 @@ impl Data {
     /// Waits for what an incoming connection says, and introduces itself.
     async fn answer(&self, mut stream: Stream) -> io::Result<Link> {
         let ours = self.handshake();
-        let asked = handshake::answer(&mut stream, |info_hash| (info_hash == ours.info_hash).then_some(ours));
+        let answerer = Answerer::new(self.encryption);
+        let find = |mark: &[u8; 20]| (*mark == torrent_mark(&ours.info_hash)).then_some(ours.info_hash);
+        let asked = answerer.answer(&mut stream, find, |info_hash| (info_hash == ours.info_hash).then_some(ours));
         let theirs = asked.await.map_err(io::Error::other)?;
         Ok(self.link(stream, theirs))
     }

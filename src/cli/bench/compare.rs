@@ -63,7 +63,7 @@ pub(super) fn run(args: &CompareArgs, bench: &mut Bench<'_>) -> Result<Report, F
     // Not all clients know v2.
     let wanted = Wanted { size, piece_length: args.piece_length, format: Format::V1, tracker: &url };
     let payload = Payload::make(&wanted, &scratch, bench)?;
-    let seed = runtime.block_on(Seed::start(Data::of(&payload)?))?;
+    let seed = runtime.block_on(Seed::start(Data::of(&payload, false)?))?;
 
     let mut entries = Vec::new();
     let mut absent = Vec::new();

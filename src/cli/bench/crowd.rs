@@ -34,6 +34,7 @@ const OTHER_FILES: u64 = 64;
 /// A leecher with `connections` seeds, and a seed with as many leechers, in a process of its own each.
 pub(super) fn measure(
     connections: u16,
+    encrypted: bool,
     payload: &Payload,
     scratch: &Scratch,
     rounds: &mut Rounds,
@@ -46,7 +47,7 @@ pub(super) fn measure(
         let why = format!("the limit of open files allows {most} (see 'ulimit -n')");
         return Err(Failure::usage(format!("--connections {connections}: {why}")));
     }
-    let data = Data::of(payload)?;
+    let data = Data::of(payload, encrypted)?;
     let mut leecher = Row::new(format!("a leecher with {connections} seeds")).fact("role", "leecher");
     let mut seed = Row::new(format!("a seed with {connections} leechers")).fact("role", "seed");
     let stop = bench.stop.clone();
@@ -76,7 +77,7 @@ fn lone_leecher(
     let mut command = programs::gannet(scratch.path())?;
     command.arg("get").arg(&payload.torrent).args(["--quiet", "--no-trackers", "--timeout", "60s"]);
     command.arg("--dir").arg(&folder).arg("--state-dir").arg(folder.join("state"));
-    network_arguments(&mut command, address, connections.into());
+    network_arguments(&mut command, address, connections.into(), data.encrypted());
     let mut program = Program::start("the leecher", &mut command, &folder.join("log"))?;
     let memory = MemoryWatch::start(vec![Some(program.id())]);
     let (go, going) = watch::channel(false);
@@ -109,7 +110,7 @@ fn lone_seed(
     let mut command = programs::gannet(scratch.path())?;
     command.arg("seed").arg(&payload.torrent).arg(&payload.data).args(["--json", "--no-trackers"]);
     command.arg("--state-dir").arg(scratch.path().join("crowd-state"));
-    network_arguments(&mut command, loopback(), connections.into());
+    network_arguments(&mut command, loopback(), connections.into(), data.encrypted());
     let mut program = Program::start("the seed", &mut command, &scratch.path().join("crowd-seed.log"))?;
     let memory = MemoryWatch::start(vec![Some(program.id())]);
     program.wait_for("\"event\":\"seeding\"", PATIENCE, stop)?;

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use super::super::args::Format;
 use super::super::exit::{Code, Failure, io_words, shown};
-use super::super::options::{Listen, NetworkOptions};
+use super::super::options::{EncryptionChoice, Listen, NetworkOptions};
 use super::super::progress::count;
 use super::super::scratch::Scratch;
 use super::super::{info, quantity, runtime};
@@ -32,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Peers {
     pub(super) seeds: u16,
     pub(super) leechers: u16,
+    /// Whether they encrypt.
+    pub(super) encrypted: bool,
 }
 
 impl Peers {
@@ -41,11 +45,12 @@ impl Peers {
 }
 
 /// How a session of ours meets the others: over TCP, through the tracker, and nothing else. What else peers could speak to
-/// each other (encryption, uTP) is to be chosen here and in [`network_arguments`].
+/// each other (uTP) is to be chosen here and in [`network_arguments`].
 pub(super) fn network_options(peers: Peers) -> NetworkOptions {
     NetworkOptions {
         listen: vec![Listen::At(loopback())],
         max_peers: Some(MAX_PEERS.max(u32::try_from(peers.count()).unwrap_or(u32::MAX))),
+        encryption: Some(encryption(peers.encrypted)),
         no_dht: true,
         no_pex: true,
         no_lsd: true,
@@ -56,8 +61,14 @@ pub(super) fn network_options(peers: Peers) -> NetworkOptions {
     }
 }
 
+fn encryption(encrypted: bool) -> EncryptionChoice {
+    if encrypted { EncryptionChoice::Require } else { EncryptionChoice::Off }
+}
+
 /// The same for a program.
-pub(super) fn network_arguments(command: &mut Command, listen: SocketAddr, max_peers: usize) {
+pub(super) fn network_arguments(command: &mut Command, listen: SocketAddr, max_peers: usize, encrypted: bool) {
+    let encryption = encryption(encrypted).to_possible_value();
+    command.arg("--encryption").arg(encryption.as_ref().map_or("", |value| value.get_name()));
     command.arg("--listen").arg(listen.to_string());
     command.arg("--max-peers").arg(max_peers.to_string());
     command.args(["--no-dht", "--no-pex", "--no-lsd", "--no-utp", "--no-web-seeds", "--no-port-mapping"]);
@@ -69,7 +80,7 @@ pub(super) fn loopback() -> SocketAddr {
 }
 
 pub(super) fn run(args: &LoopbackArgs, bench: &mut Bench<'_>) -> Result<Report, Failure> {
-    let peers = Peers { seeds: args.seeds, leechers: args.leechers };
+    let peers = Peers { seeds: args.seeds, leechers: args.leechers, encrypted: args.encrypted };
     let copies = 1 + u64::from(peers.leechers);
     let size = super::size(args.data.size, copies);
     let piece_length = super::payload::piece_length(args.piece_length, size)?;
@@ -85,14 +96,15 @@ pub(super) fn run(args: &LoopbackArgs, bench: &mut Bench<'_>) -> Result<Report, 
     let how = |who: String| {
         let pieces = info::piece_length(piece_length);
         format!(
-            "{who}: {} in pieces of {pieces} ({}), in {}",
+            "{who}: {} in pieces of {pieces} ({}){}, in {}",
             quantity::bytes(size),
             word(args.format),
+            if args.encrypted { ", encrypted" } else { "" },
             shown(&args.data.dir)
         )
     };
     let (subject, table) = if let Some(connections) = args.connections {
-        let table = crowd::measure(connections, &payload, &scratch, &mut rounds, &runtime, bench)?;
+        let table = crowd::measure(connections, args.encrypted, &payload, &scratch, &mut rounds, &runtime, bench)?;
         (how(format!("one peer with {connections} connections")), table)
     } else {
         let who = format!("{}, {}", count(peers.seeds, "seed"), count(peers.leechers, "leecher"));
@@ -108,6 +120,7 @@ pub(super) fn run(args: &LoopbackArgs, bench: &mut Bench<'_>) -> Result<Report, 
         .fact("size", size)
         .fact("piece_length", piece_length)
         .fact("format", word(args.format))
+        .fact("encrypted", args.encrypted)
         .fact("processes", args.processes || args.connections.is_some());
     report = match args.connections {
         Some(connections) => report.fact("connections", connections),
@@ -132,7 +145,7 @@ pub(super) fn measure_one(
     let piece_length = super::super::args::PieceLength::Fixed(piece_length);
     let wanted = Wanted { size, piece_length, format: Format::V1, tracker: &url };
     let payload = Payload::make(&wanted, &scratch, bench)?;
-    let peers = Peers { seeds: 1, leechers: 1 };
+    let peers = Peers { seeds: 1, leechers: 1, encrypted: false };
     measure_sessions(peers, &payload, &tracker, &scratch, rounds, &runtime, bench)
 }
 
@@ -188,7 +201,7 @@ fn measure_programs(
 ) -> Result<Table, Failure> {
     let mut seeds = Vec::new();
     for n in 0..peers.seeds {
-        seeds.push(start_seed(n, payload, scratch, peers.count())?);
+        seeds.push(start_seed(n, payload, scratch, peers)?);
     }
     for seed in &mut seeds {
         seed.wait_for("\"event\":\"seeding\"", PATIENCE, &bench.stop)?;
@@ -213,7 +226,7 @@ fn measure_programs(
         let cpu_before: Vec<_> = seeds.iter().map(Program::cpu).collect();
         let mut leechers = Vec::new();
         for n in 0..peers.leechers {
-            leechers.push(start_leecher(n, payload, &folder, scratch, peers.count())?);
+            leechers.push(start_leecher(n, payload, &folder, scratch, peers)?);
         }
         let ids = seeds.iter().chain(&leechers).map(|program| Some(program.id()));
         let memory = MemoryWatch::start(ids.collect());
@@ -253,11 +266,11 @@ fn measure_programs(
     Ok(table)
 }
 
-fn start_seed(n: u16, payload: &Payload, scratch: &Scratch, peers: usize) -> Result<Program, Failure> {
+fn start_seed(n: u16, payload: &Payload, scratch: &Scratch, peers: Peers) -> Result<Program, Failure> {
     let mut command = programs::gannet(scratch.path())?;
     command.arg("seed").arg(&payload.torrent).arg(&payload.data).arg("--json");
     command.arg("--state-dir").arg(scratch.path().join(format!("seed-{n}")));
-    network_arguments(&mut command, loopback(), peers.max(MAX_PEERS as usize));
+    network_arguments(&mut command, loopback(), peers.count().max(MAX_PEERS as usize), peers.encrypted);
     Program::start(format!("seed {n}"), &mut command, &scratch.path().join(format!("seed-{n}.log")))
 }
 
@@ -266,13 +279,13 @@ fn start_leecher(
     payload: &Payload,
     folder: &Path,
     scratch: &Scratch,
-    peers: usize,
+    peers: Peers,
 ) -> Result<Program, Failure> {
     let mut command = programs::gannet(scratch.path())?;
     command.arg("get").arg(&payload.torrent).arg("--quiet");
     command.arg("--dir").arg(folder.join(n.to_string()));
     command.arg("--state-dir").arg(folder.join(format!("state-{n}")));
-    network_arguments(&mut command, loopback(), peers.max(MAX_PEERS as usize));
+    network_arguments(&mut command, loopback(), peers.count().max(MAX_PEERS as usize), peers.encrypted);
     Program::start(format!("leecher {n}"), &mut command, &folder.join(format!("{n}.log")))
 }
 

@@ -8,7 +8,7 @@ pub struct Entropy([u8; Entropy::LEN]);
 
 impl Entropy {
     /// Bytes of it.
-    pub const LEN: usize = 20 + 4 + MAX_PAD;
+    pub const LEN: usize = 20 + 4 + MAX_PAD as usize;
 
     /// Of bytes that nobody can guess.
     pub fn new(random: [u8; Self::LEN]) -> Self {
@@ -39,7 +39,7 @@ impl Entropy {
 }
 
 fn pad_len(high: u8, low: u8) -> u16 {
-    u16::from_be_bytes([high, low]) % (MAX_PAD as u16 + 1)
+    u16::from_be_bytes([high, low]) % (MAX_PAD + 1)
 }
 
 impl fmt::Debug for Entropy {

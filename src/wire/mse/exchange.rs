@@ -5,6 +5,9 @@ use super::{Ciphers, Entropy, KEY_LEN, MAX_PAD, Method, MseError, Secured, VC, t
 use crate::hash::sha1;
 use crate::wire::Handshake;
 
+/// Bytes of IA: a [`Handshake`].
+const PAYLOAD_LEN: u16 = 68;
+
 /// One side of the handshake.
 ///
 /// [`poll`](Self::poll) says what is to be done next, again and again until it says [`Step::Done`]. Whatever comes, what
@@ -255,8 +258,7 @@ impl Exchange {
         self.out.extend_from_slice(&xor(torrent_mark(torrent), sha1(&[b"req3", secret])));
         let mut ciphers = Box::new(Ciphers::new(secret, torrent, true));
         let offered = self.methods.iter().fold(0, |bits, method| bits | method.bit());
-        let len = Handshake::LEN as u16;
-        self.seal(&mut ciphers, &[&self.preamble(offered), &len.to_be_bytes(), &handshake.encode()]);
+        self.seal(&mut ciphers, &[&self.preamble(offered), &PAYLOAD_LEN.to_be_bytes(), &handshake.encode()]);
         let mut mark = VC;
         ciphers.read.apply(&mut mark);
         Stage::SeekVc(ciphers, mark)
@@ -293,7 +295,7 @@ impl Exchange {
 
     /// Passes over a pad and `mark`, which ends it. False if that has not come yet.
     fn skip_to(&mut self, mark: &[u8]) -> Result<bool, MseError> {
-        let most = MAX_PAD + mark.len();
+        let most = usize::from(MAX_PAD) + mark.len();
         let searched = &self.received[..self.received.len().min(most)];
         match searched.windows(mark.len()).position(|window| window == mark) {
             Some(pad) => {
@@ -332,5 +334,5 @@ impl Exchange {
 
 fn pad_len(high: u8, low: u8) -> Result<usize, MseError> {
     let len = u16::from_be_bytes([high, low]);
-    if usize::from(len) > MAX_PAD { Err(MseError::Pad(len)) } else { Ok(usize::from(len)) }
+    if len > MAX_PAD { Err(MseError::Pad(len)) } else { Ok(usize::from(len)) }
 }

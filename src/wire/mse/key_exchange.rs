@@ -113,7 +113,7 @@ mod tests {
     /// Computed with the integers of Python: `pow(2, x, p)` and `pow(y, x, p)`.
     #[test]
     fn vectors() {
-        let private: [u8; 20] = std::array::from_fn(|i| u8::try_from(i * 13 + 200 & 0xff).unwrap());
+        let private: [u8; 20] = std::array::from_fn(|i| u8::try_from((i * 13 + 200) & 0xff).unwrap());
         let exponent = PrivateKey::new(&private);
         let public = Power::public_key(&exponent).raise().0.unwrap();
         assert_eq!(

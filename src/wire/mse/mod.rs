@@ -38,7 +38,7 @@ use crate::hash::sha1;
 const KEY_LEN: usize = 96;
 
 /// The longest pad, in bytes.
-pub const MAX_PAD: usize = 512;
+pub const MAX_PAD: u16 = 512;
 
 /// The verification constant.
 const VC: [u8; 8] = [0; 8];

@@ -243,7 +243,7 @@ fn w19_nonsense_from_those_who_answer() {
         }
     };
     assert_eq!(error, MseError::NoSync);
-    assert!(fed <= MAX_PAD + 100, "{fed}");
+    assert!(fed <= usize::from(MAX_PAD) + 100, "{fed}");
     // Selections that were not offered.
     for selected in [0, 1, 3, 4, 0x8000_0002] {
         let (mut a, mut b) = (dial(1, RC4), answer(2, RC4));
@@ -263,7 +263,8 @@ fn w19_nonsense_from_those_who_answer() {
 #[test]
 fn rc4_vectors() {
     let long: [u8; 16] = std::array::from_fn(|i| low(i + 1));
-    let table: [(&[u8], [(usize, u128); 4]); 2] = [
+    type Row<'a> = (&'a [u8], [(usize, u128); 4]);
+    let table: [Row<'_>; 2] = [
         (
             &long[..5],
             [
@@ -329,7 +330,7 @@ proptest! {
                 break;
             }
             result = feed(&mut exchange, bytes, &mut sent);
-            prop_assert!(exchange.received.len() <= MAX_PAD + 20 + 600 + usize::from(u16::MAX));
+            prop_assert!(exchange.received.len() <= usize::from(MAX_PAD) + 20 + 600 + usize::from(u16::MAX));
         }
         prop_assert!(sent.len() < 3000);
     }

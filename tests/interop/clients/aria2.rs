@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::process::{self, Command};
 
-use super::Peer;
 use super::makers::Torrent;
+use super::{Crypto, Peer};
 use crate::lab::{Lab, again};
 use crate::payload::Payload;
 use crate::process::{PATIENCE, Running, run};
 
-/// Plain connections, loopback only. It stops should the test be killed. Its DHT has nobody to talk to; it is on because
+/// Loopback only. It stops should the test be killed. Its DHT has nobody to talk to; it is on because
 /// aria2 announces to UDP trackers through the same socket, and without it does not announce to them at all.
-fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path) -> Command {
+fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path, crypto: Crypto) -> Command {
     let mut command = lab.command("aria2c");
     command
         .args([
@@ -37,26 +37,29 @@ fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path) -> Command {
         .arg("--dir")
         .arg(dir)
         .arg(&torrent.path);
+    if crypto == Crypto::Forced {
+        command.args(["--bt-require-crypto=true", "--bt-min-crypto-level=arc4"]);
+    }
     command
 }
 
 /// Seeds; it is up when this returns.
-pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload) -> Peer {
+pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, crypto: Crypto) -> Peer {
     again(|port| {
-        let mut command = command(lab, port, torrent, &payload.parent);
+        let mut command = command(lab, port, torrent, &payload.parent, crypto);
         command.args(["--check-integrity=true", "--bt-hash-check-seed=true", "--seed-ratio=0"]);
         let process = Running::start("aria2-seed", &mut command, &lab.path("logs"));
-        Peer { process, port }.offers(torrent.wire_hash)
+        Peer { process, port }.offers(torrent.wire_hash, crypto.manner())
     })
 }
 
 /// Downloads into `out` and ends when it is complete; it takes calls when this returns.
-pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
+pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto) -> Peer {
     again(|port| {
-        let mut command = command(lab, port, torrent, out);
+        let mut command = command(lab, port, torrent, out, crypto);
         command.args(["--seed-time=0", "--bt-stop-timeout=60"]);
         let process = Running::start("aria2-leech", &mut command, &lab.path("logs"));
-        Peer { process, port }.answers(torrent.wire_hash)
+        Peer { process, port }.answers(torrent.wire_hash, crypto.manner())
     })
 }
 

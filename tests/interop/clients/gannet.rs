@@ -11,6 +11,7 @@ use super::Peer;
 use super::makers::Torrent;
 use crate::lab::{Lab, again};
 use crate::payload::Payload;
+use crate::probe::Manner;
 use crate::process::{PATIENCE, Running, run};
 
 /// The binary that cargo has just built, or `$GANNET_INTEROP_BINARY`.
@@ -26,23 +27,41 @@ fn isolated<'a>(lab: &Lab, command: &'a mut Command, name: &str) -> &'a mut Comm
 
 /// Seeds, and calls `peers`; it is up when this returns.
 pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String]) -> Peer {
+    seed_with(lab, torrent, payload, peers, "allow")
+}
+
+/// The same with this `--encryption`.
+pub fn seed_with(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String], encryption: &str) -> Peer {
+    let manner = if encryption == "require" { Manner::Encrypted } else { Manner::Plain };
     again(|port| {
         let mut command = command(lab);
         command.arg("seed").arg(&torrent.path).arg(payload.path());
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json"]);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json", "--encryption", encryption]);
         for peer in peers {
             command.args(["--peer", peer]);
         }
         let process = Running::start("gannet-seed", isolated(lab, &mut command, "seed"), &lab.path("logs"));
-        Peer { process, port }.offers(torrent.wire_hash)
+        Peer { process, port }.offers(torrent.wire_hash, manner)
     })
 }
 
 /// Downloads into `out` from `peers` and whom the trackers name, compares, and returns what it reported.
 pub fn get(lab: &Lab, torrent: &Torrent, payload: &Payload, out: &Path, peers: &[String]) -> Vec<Value> {
+    get_with(lab, torrent, payload, out, peers, "allow")
+}
+
+/// The same with this `--encryption`.
+pub fn get_with(
+    lab: &Lab,
+    torrent: &Torrent,
+    payload: &Payload,
+    out: &Path,
+    peers: &[String],
+    encryption: &str,
+) -> Vec<Value> {
     let mut command = command(lab);
     command.arg("get").arg(&torrent.path).arg("--dir").arg(out);
-    command.args(["--listen", "127.0.0.1:0", "--timeout", "60s", "--json"]);
+    command.args(["--listen", "127.0.0.1:0", "--timeout", "60s", "--json", "--encryption", encryption]);
     for peer in peers {
         command.args(["--peer", peer]);
     }

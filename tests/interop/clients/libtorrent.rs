@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::Peer;
 use super::makers::Torrent;
+use super::{Crypto, Peer};
 use crate::lab::{Lab, python};
 use crate::payload::Payload;
 use crate::process::{Running, run};
@@ -26,12 +26,18 @@ fn event(process: &Running, kind: &str) -> Option<Value> {
     lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(|event| event["event"] == kind)
 }
 
-fn start(lab: &Lab, mode: &str, torrent: &Torrent, dir: &Path, peers: &[String]) -> Peer {
+fn start(lab: &Lab, mode: &str, torrent: &Torrent, dir: &Path, peers: &[String], crypto: Crypto) -> Peer {
     let mut command = command(lab);
     command.arg(mode).arg(&torrent.path).arg(dir);
     for peer in peers {
         command.args(["--peer", peer]);
     }
+    let encryption = match crypto {
+        Crypto::Usual => "plaintext",
+        Crypto::Tolerated => "either",
+        Crypto::Forced => "rc4",
+    };
+    command.args(["--encryption", encryption]);
     let mut process = Running::start(&format!("libtorrent-{mode}"), &mut command, &lab.path("logs"));
     let port = process.until("its port", |process| event(process, "listening"));
     let port = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
@@ -39,15 +45,15 @@ fn start(lab: &Lab, mode: &str, torrent: &Torrent, dir: &Path, peers: &[String])
 }
 
 /// Seeds, and calls `peers`; it is up when this returns.
-pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String]) -> Peer {
-    let mut peer = start(lab, "seed", torrent, &payload.parent, peers);
+pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String], crypto: Crypto) -> Peer {
+    let mut peer = start(lab, "seed", torrent, &payload.parent, peers, crypto);
     peer.process.until("the data to be checked", |process| event(process, "ready"));
     peer
 }
 
 /// Downloads into `out` from `peers` and whom the trackers name.
-pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, peers: &[String]) -> Peer {
-    start(lab, "leech", torrent, out, peers)
+pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, peers: &[String], crypto: Crypto) -> Peer {
+    start(lab, "leech", torrent, out, peers, crypto)
 }
 
 /// Waits until a download is complete, and compares.

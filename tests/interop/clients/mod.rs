@@ -9,7 +9,7 @@ pub mod transmission;
 
 use std::time::Duration;
 
-use crate::probe;
+use crate::probe::{self, Manner};
 use crate::process::Running;
 
 /// A peer that runs, and where it listens.
@@ -27,20 +27,38 @@ impl Peer {
     }
 
     /// Waits until it answers a handshake for this torrent.
-    fn answers(mut self, info_hash: [u8; 20]) -> Result<Self, String> {
+    fn answers(mut self, info_hash: [u8; 20], manner: Manner) -> Result<Self, String> {
         let port = self.port;
-        self.process.try_until("an answer to a handshake", START, |_| probe::greet(port, info_hash).ok())?;
+        self.process.try_until("an answer to a handshake", START, |_| probe::greet(port, info_hash, manner).ok())?;
         Ok(self)
     }
 
     /// Waits until it answers a handshake for this torrent and says that it has some of it.
-    fn offers(mut self, info_hash: [u8; 20]) -> Result<Self, String> {
+    fn offers(mut self, info_hash: [u8; 20], manner: Manner) -> Result<Self, String> {
         let port = self.port;
         self.process.try_until("an offer of pieces", START, |_| {
-            let greeting = probe::greet(port, info_hash).ok()?;
+            let greeting = probe::greet(port, info_hash, manner).ok()?;
             greeting.messages.iter().any(|id| matches!(*id, BITFIELD | HAVE_ALL)).then_some(())
         })?;
         Ok(self)
+    }
+}
+
+/// Whether another client encrypts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crypto {
+    /// As its packagers left it, or not at all.
+    Usual,
+    /// If it is called so.
+    Tolerated,
+    /// Always, with RC4.
+    Forced,
+}
+
+impl Crypto {
+    /// How such a client is called.
+    fn manner(self) -> Manner {
+        if self == Self::Forced { Manner::Encrypted } else { Manner::Plain }
     }
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::Peer;
 use super::makers::Torrent;
+use super::{Crypto, Peer};
 use crate::lab::{Lab, again};
 use crate::payload::Payload;
 use crate::process::{PATIENCE, Running, poll, run};
@@ -13,10 +13,11 @@ use crate::process::{PATIENCE, Running, poll, run};
 /// Its `-f` script leaves this file when a download is complete; the program itself runs on.
 const FINISHED: &str = "finished";
 
-fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path) -> Peer {
+fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path, crypto: Crypto) -> Peer {
+    let (encryption, flag) = if crypto == Crypto::Forced { (2, "-er") } else { (0, "-et") };
     let config = lab.folder(&format!("{name}-{port}"));
     let settings = serde_json::json!({
-        "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "dht-enabled": false, "encryption": 0,
+        "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "dht-enabled": false, "encryption": encryption,
         "lpd-enabled": false, "peer-port": port, "pex-enabled": false, "port-forwarding-enabled": false,
         "rpc-enabled": false, "utp-enabled": false,
     });
@@ -25,19 +26,25 @@ fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path) -> Pee
     fs::write(&script, format!("#!/bin/sh\n: > '{}'\n", lab.path(FINISHED).display())).expect("a script");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a script that can be run");
     let mut command = lab.command("transmission-cli");
-    command.args(["-M", "-et", "-p", &port.to_string(), "-g"]).arg(&config).arg("-f").arg(&script);
+    command.args(["-M", flag, "-p", &port.to_string(), "-g"]).arg(&config).arg("-f").arg(&script);
     command.arg("-w").arg(dir).arg(&torrent.path);
     Peer { process: Running::start(name, &mut command, &lab.path("logs")), port }
 }
 
 /// Seeds; it is up when this returns.
-pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload) -> Peer {
-    again(|port| start(lab, "transmission-seed", port, torrent, &payload.parent).offers(torrent.wire_hash))
+pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, crypto: Crypto) -> Peer {
+    again(|port| {
+        let started = start(lab, "transmission-seed", port, torrent, &payload.parent, crypto);
+        started.offers(torrent.wire_hash, crypto.manner())
+    })
 }
 
 /// Downloads into `out`; it takes calls when this returns.
-pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
-    again(|port| start(lab, "transmission-leech", port, torrent, out).answers(torrent.wire_hash))
+pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto) -> Peer {
+    again(|port| {
+        let started = start(lab, "transmission-leech", port, torrent, out, crypto);
+        started.answers(torrent.wire_hash, crypto.manner())
+    })
 }
 
 /// Waits until a download is complete, and compares.
