@@ -122,6 +122,11 @@ impl Reporter {
         }
     }
 
+    /// Whether there is something on the screen that should move.
+    pub(super) fn draws(&self) -> bool {
+        self.view == View::Bars
+    }
+
     /// A new torrent; its number from now on.
     pub(super) fn add(&mut self, subject: Subject) -> usize {
         let (v1, v2) = json::hashes(&subject.info_hash);

@@ -15,7 +15,9 @@ use crate::session::{self, AddTorrent, End, Event, Session, State, Status, Torre
 /// How long stopping may take: state is saved and trackers are told in this time.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// How often bars move. Faster is not seen, slower looks stuck.
-const TICK: Duration = Duration::from_millis(200);
+const REDRAW: Duration = Duration::from_millis(200);
+/// How often torrents are looked at where there are no bars.
+const TICK: Duration = Duration::from_secs(1);
 /// Stopping that takes no longer needs no explanation.
 const UNNOTICED: Duration = Duration::from_millis(300);
 /// Events that may wait to be shown; a session that is ahead by more waits, and forgets its oldest.
@@ -108,7 +110,7 @@ async fn watch(
     }
     drop(notes);
 
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(if reporter.draws() { REDRAW } else { TICK });
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while running.iter().any(|r| !r.over) {
         tokio::select! {

@@ -8,7 +8,7 @@ use super::candidates::Source;
 use super::ip_filter::IpFilter;
 use super::peer::{NewPeer, Peer};
 use super::requests::{self, RequestWindow};
-use super::{Action, CloseReason, Swarm};
+use super::{Action, CloseReason, Swarm, tick};
 use crate::base::{Bitfield, PeerKey};
 use crate::wire::{EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, ExtensionIds, MAX_REQUEST_QUEUE, Message};
 
@@ -130,6 +130,7 @@ impl Swarm {
             return Err(refused);
         }
         self.candidates.connected(new.address);
+        self.next_tick = self.next_tick.min(now + tick::TICK);
         let none = Bitfield::new(self.geometry.piece_count());
         let counted = self.picker.add_peer(&none);
         let window = RequestWindow::new(now, requests::DEFAULT_REQQ);

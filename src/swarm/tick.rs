@@ -9,6 +9,9 @@ use crate::wire::Message;
 /// How often time is looked at. Nothing here needs to be more exact.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
+/// The same while nobody is connected: a seeder that nobody asks should cost nothing.
+const IDLE_TICK: Duration = Duration::from_secs(2);
+
 /// A peer that says nothing for so long is gone (`limits.md`).
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -27,7 +30,8 @@ impl Swarm {
         if now < self.next_tick {
             return;
         }
-        self.next_tick = now + TICK;
+        let idle = self.peers.is_empty() && self.dialling == 0;
+        self.next_tick = now + if idle { IDLE_TICK } else { TICK };
         for key in self.peers.keys() {
             if let Some(reason) = self.look_after(now, key) {
                 self.close(key, reason);
