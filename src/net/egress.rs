@@ -6,7 +6,7 @@
 //! chosen does not go.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::dns;
-use super::proxy::{Proxy, relay::Association};
+use super::proxy::Proxy;
+use super::proxy::relay::{Association, Lease};
 use crate::sys;
 
 /// How long the addresses of a proxy that was named by name are believed.
@@ -103,15 +104,44 @@ impl Egress {
         TcpSocket::from_std_stream(socket.into()).connect(address).await
     }
 
-    /// Datagrams through the relay of the proxy.
+    /// A socket for datagrams to `remote` and others of its family, which leaves by the device. It goes through no proxy:
+    /// with one, `remote` has to be the proxy's relay.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub(super) fn udp_for(&self, remote: SocketAddr) -> io::Result<UdpSocket> {
+        let any = if remote.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = self.socket(Domain::for_address(remote), Type::DGRAM, Protocol::UDP)?;
+        socket.bind(&SocketAddr::new(any, 0).into())?;
+        Ok(socket.into())
+    }
+
+    /// The relay of the proxy.
     ///
     /// # Errors
     /// `Unsupported` without a proxy that has one; as the proxy says.
-    pub async fn associate(&self) -> io::Result<Association> {
+    pub async fn lease(&self) -> io::Result<Lease> {
         match self.proxy() {
-            Some(proxy) => proxy.associate(self).await,
+            Some(proxy) => proxy.lease(self).await,
             None => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// The relay of the proxy, with a socket for it.
+    ///
+    /// # Errors
+    /// As [`lease`](Self::lease).
+    pub async fn associate(&self) -> io::Result<Association> {
+        Association::new(self, self.lease().await?).await
+    }
+
+    /// A socket for the relays of the proxy, before there is one.
+    ///
+    /// # Errors
+    /// `Unsupported` without a proxy; as the system says.
+    pub(super) async fn relay_socket(&self) -> io::Result<UdpSocket> {
+        let proxy = self.proxy().ok_or(io::ErrorKind::Unsupported)?;
+        self.udp_for(proxy.address(self).await?)
     }
 
     /// Whether names are looked up by the proxy, and never here.

@@ -9,10 +9,13 @@
 //! leaves by the socket and from the address that was asked, and asks with [`UdpHub::send_to`]. Neither waits: what the
 //! system does not take at once is lost like any other datagram. Nothing that is sent may be fragmented on its way, so
 //! packets have to stay below the path's MTU: 1,232 bytes go nearly everywhere.
+//!
+//! *Behind a proxy* there is one socket, for the relay of the proxy and nobody else: each datagram has a header that says
+//! where it goes or comes from. While there is no relay, nothing is sent.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -20,6 +23,9 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use super::egress::Egress;
+use super::proxy::{self, Target};
 
 /// Packets that may wait for the DHT.
 pub const DHT_QUEUE: usize = 256;
@@ -38,6 +44,10 @@ const SOCKET_BUFFER: usize = 4 << 20;
 
 /// How long receiving rests after an error that is not about a single datagram.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to wait before a proxy is asked for a relay again: at first, and at most.
+const FIRST_RELAY_PAUSE: Duration = Duration::from_secs(2);
+const MAX_RELAY_PAUSE: Duration = Duration::from_secs(120);
 
 /// Between which addresses a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +89,8 @@ struct HubSocket {
     io: UdpSocket,
     state: UdpSocketState,
     dht: OnceLock<mpsc::Sender<Packet>>,
+    /// Behind a proxy: the only address that it speaks with, if there is one now.
+    relay: Option<RwLock<Option<SocketAddr>>>,
 }
 
 impl UdpHub {
@@ -88,21 +100,44 @@ impl UdpHub {
     /// As the system says.
     pub fn start(sockets: Vec<std::net::UdpSocket>) -> io::Result<Self> {
         let mut hub = Self { sockets: Vec::new(), tasks: Vec::new() };
-        for (index, socket) in sockets.into_iter().enumerate() {
-            let state = UdpSocketState::new((&socket).into())?;
-            // The default is a few hundred packets. More is a favour, not a need.
-            let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
-            let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
-            let socket = Arc::new(HubSocket { index, io: UdpSocket::from_std(socket)?, state, dht: OnceLock::new() });
-            hub.tasks.push(tokio::spawn(receive(socket.clone())));
-            hub.sockets.push(socket);
+        for socket in sockets {
+            hub.add(socket, None)?;
         }
         Ok(hub)
     }
 
-    /// Where it receives.
+    /// Sends and receives through the relay of a proxy, which is asked for it again whenever it has taken it back.
+    ///
+    /// # Errors
+    /// `Unsupported` without a proxy; as the system says. A proxy that has no relay is no error: nothing comes or goes.
+    pub async fn start_relayed(egress: &Egress) -> io::Result<Self> {
+        let mut hub = Self { sockets: Vec::new(), tasks: Vec::new() };
+        let socket = hub.add(egress.relay_socket().await?, Some(RwLock::default()))?;
+        hub.tasks.push(tokio::spawn(keep_relay(socket, egress.clone())));
+        Ok(hub)
+    }
+
+    fn add(
+        &mut self,
+        socket: std::net::UdpSocket,
+        relay: Option<RwLock<Option<SocketAddr>>>,
+    ) -> io::Result<Arc<HubSocket>> {
+        let state = UdpSocketState::new((&socket).into())?;
+        // The default is a few hundred packets. More is a favour, not a need.
+        let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
+        let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
+        let index = self.sockets.len();
+        let socket =
+            Arc::new(HubSocket { index, io: UdpSocket::from_std(socket)?, state, dht: OnceLock::new(), relay });
+        self.tasks.push(tokio::spawn(receive(socket.clone())));
+        self.sockets.push(socket.clone());
+        Ok(socket)
+    }
+
+    /// Where it receives, but for what a relay passes on: where that is to others, nobody knows.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().filter_map(|socket| socket.io.local_addr().ok()).collect()
+        let direct = self.sockets.iter().filter(|socket| socket.relay.is_none());
+        direct.filter_map(|socket| socket.io.local_addr().ok()).collect()
     }
 
     /// The packets that are for the DHT, from now on. Whoever asks first has them; nobody else does.
@@ -121,7 +156,8 @@ impl UdpHub {
     /// `AddrNotAvailable` without such a socket, else as the system says: `WouldBlock` when it has no room.
     pub fn send_to(&self, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         let of_family = |socket: &&Arc<HubSocket>| {
-            socket.io.local_addr().is_ok_and(|address| address.is_ipv4() == remote.is_ipv4())
+            // To a relay both are the same.
+            socket.relay.is_some() || socket.io.local_addr().is_ok_and(|at| at.is_ipv4() == remote.is_ipv4())
         };
         let socket = self.sockets.iter().find(of_family).ok_or(io::ErrorKind::AddrNotAvailable)?;
         socket.send(remote, None, bytes)
@@ -154,7 +190,38 @@ impl Drop for UdpHub {
 impl HubSocket {
     fn send(&self, destination: SocketAddr, src_ip: Option<IpAddr>, contents: &[u8]) -> io::Result<()> {
         let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
-        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit))
+        match self.relay() {
+            None => self.transmit(&transmit),
+            Some(relay) => self.transmit_by(relay?, &transmit),
+        }
+    }
+
+    fn transmit(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit))
+    }
+
+    /// Behind a proxy: its relay, or that there is none now.
+    fn relay(&self) -> Option<io::Result<SocketAddr>> {
+        let relay = *self.relay.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
+        Some(relay.ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+
+    /// Each datagram has a header of its own, so they go one by one.
+    fn transmit_by(&self, relay: SocketAddr, transmit: &Transmit<'_>) -> io::Result<()> {
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let mut wrapped = Vec::with_capacity(proxy::MAX_UDP_HEADER + segment);
+        for contents in transmit.contents.chunks(segment) {
+            proxy::wrap(Target::Ip(transmit.destination), contents, &mut wrapped);
+            let contents = &wrapped[..];
+            self.transmit(&Transmit { destination: relay, ecn: None, contents, segment_size: None, src_ip: None })?;
+        }
+        Ok(())
+    }
+
+    fn set_relay(&self, relay: Option<SocketAddr>) {
+        if let Some(place) = &self.relay {
+            *place.write().unwrap_or_else(PoisonError::into_inner) = relay;
+        }
     }
 
     fn receive(&self, buffers: &mut [u8], meta: &mut [RecvMeta; BATCH]) -> io::Result<usize> {
@@ -165,8 +232,17 @@ impl HubSocket {
     }
 
     fn deliver(&self, meta: &RecvMeta, message: &[u8]) {
-        let route = Route { remote: canonical(meta.addr), local: meta.dst_ip, socket: self.index };
-        for datagram in message.chunks(meta.stride.max(1)) {
+        let mut route = Route { remote: canonical(meta.addr), local: meta.dst_ip, socket: self.index };
+        let relay = self.relay();
+        if relay.as_ref().is_some_and(|relay| relay.as_ref().map_or(true, |relay| *relay != route.remote)) {
+            return;
+        }
+        for mut datagram in message.chunks(meta.stride.max(1)) {
+            if relay.is_some() {
+                let Some((from, payload)) = proxy::unwrap(datagram) else { continue };
+                route = Route { remote: from, local: None, socket: self.index };
+                datagram = payload;
+            }
             match Consumer::of(datagram) {
                 Some(Consumer::Dht) => {
                     if let Some(dht) = self.dht.get().filter(|_| datagram.len() <= MAX_DHT_PACKET) {
@@ -202,6 +278,27 @@ async fn receive(socket: Arc<HubSocket>) {
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
         }
+    }
+}
+
+/// Sees to it that there is a relay, as far as that can be had.
+async fn keep_relay(socket: Arc<HubSocket>, egress: Egress) {
+    let mut pause = FIRST_RELAY_PAUSE;
+    loop {
+        match egress.lease().await {
+            Ok(lease) => {
+                socket.set_relay(Some(canonical(lease.relay())));
+                lease.ended().await;
+                socket.set_relay(None);
+                tracing::debug!("the proxy has closed its relay for UDP");
+                pause = FIRST_RELAY_PAUSE;
+            }
+            // Said once and clearly: without it there is no DHT and no uTP.
+            Err(error) if pause == FIRST_RELAY_PAUSE => tracing::warn!(%error, "no UDP through the proxy for now"),
+            Err(error) => tracing::debug!(%error, "no relay for UDP"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_RELAY_PAUSE);
     }
 }
 

@@ -104,7 +104,11 @@ impl Session {
         let listeners = listen::open(&config.listen, transports, egress)
             .map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
         let addresses = listeners.addresses();
-        let udp = if listeners.udp.is_empty() { None } else { Some(UdpHub::start(listeners.udp)) };
+        let udp = match listeners.udp {
+            _ if proxied && config.utp && egress.takes_udp() => Some(UdpHub::start_relayed(egress).await),
+            none if none.is_empty() => None,
+            sockets => Some(UdpHub::start(sockets)),
+        };
         let udp = udp.transpose().map_err(|e| Error::Network(format!("cannot listen for UDP: {e}")))?.map(Arc::new);
         let dht = match (&udp, &config.dht) {
             (Some(hub), Some(settings)) => dht::Dht::start(hub.clone(), egress, settings.clone(), &config.state_dir),

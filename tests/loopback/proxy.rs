@@ -12,13 +12,15 @@ use gannet::net::egress::Egress;
 use gannet::net::mini_tracker::{MiniTracker, MiniTrackerConfig};
 use gannet::net::proxy::Proxy;
 use gannet::net::tracker::{TrackerClient, TrackerClientConfig};
+use gannet::net::udp::UdpHub;
 use gannet::session::{Config, Session, State};
 use gannet::tracker::{Announce, AnnounceEvent, Family, TrackerError, TrackerUrl};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Notify;
 
 use crate::fake::{Ear, Hello};
-use crate::lab::{Lab, MIB, Payload, SOON, done, loopback, until, within};
+use crate::lab::{Lab, MIB, PATIENCE, Payload, SOON, done, loopback, until, within};
 
 /// Names that only the proxy knows end in this; nobody else ever will.
 const HIDDEN: &str = ".invalid";
@@ -40,6 +42,8 @@ enum Kind {
 struct TestProxy {
     address: SocketAddr,
     asked: Arc<Mutex<BTreeSet<String>>>,
+    /// Takes back the relays that it has given.
+    take_back: Arc<Notify>,
 }
 
 impl TestProxy {
@@ -47,18 +51,22 @@ impl TestProxy {
         let listener = TcpListener::bind(loopback()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(BTreeSet::new()));
-        let book = asked.clone();
+        let take_back = Arc::new(Notify::new());
+        let (book, over) = (asked.clone(), take_back.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let book = book.clone();
+                let (book, over) = (book.clone(), over.clone());
                 tokio::spawn(async move {
                     // Clients that leave in the middle are what clients do.
-                    let _ =
-                        if kind == Kind::Http { http(stream, &book).await } else { socks(stream, kind, &book).await };
+                    let _ = if kind == Kind::Http {
+                        http(stream, &book).await
+                    } else {
+                        socks(stream, kind, &book, &over).await
+                    };
                 });
             }
         });
-        Self { address, asked }
+        Self { address, asked, take_back }
     }
 
     fn egress(&self, scheme: &str, login: &str) -> Egress {
@@ -90,7 +98,7 @@ async fn read_target(stream: &mut TcpStream) -> io::Result<(String, u16)> {
     Ok((host, stream.read_u16().await?))
 }
 
-async fn socks(mut stream: TcpStream, kind: Kind, asked: &Mutex<BTreeSet<String>>) -> io::Result<()> {
+async fn socks(mut stream: TcpStream, kind: Kind, asked: &Mutex<BTreeSet<String>>, over: &Notify) -> io::Result<()> {
     assert_eq!(stream.read_u8().await?, 5);
     let mut methods = vec![0; stream.read_u8().await?.into()];
     stream.read_exact(&mut methods).await?;
@@ -117,7 +125,7 @@ async fn socks(mut stream: TcpStream, kind: Kind, asked: &Mutex<BTreeSet<String>
     stream.read_exact(&mut head).await?;
     let (host, port) = read_target(&mut stream).await?;
     if head[1] == 3 {
-        return relay(stream, asked).await;
+        return relay(stream, asked, over).await;
     }
     asked.lock().unwrap().insert(format!("connect {host}:{port}"));
     let other = match kind {
@@ -130,7 +138,7 @@ async fn socks(mut stream: TcpStream, kind: Kind, asked: &Mutex<BTreeSet<String>
 }
 
 /// Passes datagrams on until the client hangs up. Says that it is at 0.0.0.0, as some do.
-async fn relay(mut control: TcpStream, asked: &Mutex<BTreeSet<String>>) -> io::Result<()> {
+async fn relay(mut control: TcpStream, asked: &Mutex<BTreeSet<String>>, over: &Notify) -> io::Result<()> {
     let (inside, outside) = (UdpSocket::bind(loopback()).await?, UdpSocket::bind(loopback()).await?);
     let mut reply = vec![5, 0, 0, 1, 0, 0, 0, 0];
     reply.extend(inside.local_addr()?.port().to_be_bytes());
@@ -140,6 +148,7 @@ async fn relay(mut control: TcpStream, asked: &Mutex<BTreeSet<String>>) -> io::R
     loop {
         tokio::select! {
             _ = control.read_u8() => return Ok(()),
+            () = over.notified() => return Ok(()),
             received = inside.recv_from(&mut in_buffer) => {
                 let (len, from) = received?;
                 client = Some(from);
@@ -264,7 +273,7 @@ async fn nothing_goes_past_a_proxy_that_refuses() {
 async fn what_is_wrong_with_a_proxy_is_said_at_the_start() {
     let lab = Lab::new();
     let locked = TestProxy::start(Kind::Socks5Login).await;
-    let nobody = TestProxy { address: Ear::new().await.address, asked: Arc::default() };
+    let nobody = TestProxy { address: Ear::new().await.address, asked: Arc::default(), take_back: Arc::default() };
     for (egress, why) in [
         (locked.egress("socks5h", "me:SECRET@"), "user or password is wrong"),
         (locked.egress("socks5h", ""), "wants user and password"),
@@ -343,4 +352,47 @@ async fn udp_trackers_go_through_the_relay_or_not_at_all() {
     let http = TestProxy::start(Kind::Http).await;
     let none = ask(http.egress("http", ""), by_address, Family::V4).await;
     assert!(none.unwrap_err().to_string().contains("HTTP proxy"));
+}
+
+/// What uTP and the DHT share goes through the relay, and through the next one when that is taken back.
+#[tokio::test]
+async fn the_shared_udp_port_is_the_relay() {
+    let proxy = TestProxy::start(Kind::Socks5).await;
+    let hub = UdpHub::start_relayed(&proxy.egress("socks5h", "")).await.unwrap();
+    assert_eq!(hub.addresses(), [], "where it is to others, nobody knows");
+    let mut packets = hub.dht_packets().unwrap();
+    let node = UdpSocket::bind(loopback()).await.unwrap();
+    let at = node.local_addr().unwrap();
+    let mut buffer = [0; 64];
+    for round in 0..2u8 {
+        let question = [b'd', round];
+        let asked = async {
+            loop {
+                // Until there is a relay, what is sent is lost.
+                let _ = hub.send_to(at, &question);
+                let heard = tokio::time::timeout(Duration::from_millis(20), node.recv_from(&mut buffer)).await;
+                match heard.map(Result::unwrap) {
+                    Ok((2, from)) if buffer[..2] == question => break from,
+                    _ => {}
+                }
+            }
+        };
+        let from = within(PATIENCE, "a datagram", asked).await;
+        assert!(proxy.asked(&format!("datagram {at}")));
+        node.send_to(b"d1:xe", from).await.unwrap();
+        let packet = within(PATIENCE, "the answer", packets.recv()).await.unwrap();
+        assert_eq!((packet.route.remote, &packet.bytes[..]), (at, &b"d1:xe"[..]), "{round}");
+        hub.answer(&packet.route, b"d1:ye").unwrap();
+        let back = async {
+            let mut buffer = [0; 64];
+            while buffer[..5] != *b"d1:ye" {
+                node.recv(&mut buffer).await.unwrap();
+            }
+        };
+        within(PATIENCE, "the answer to that", back).await;
+        proxy.take_back.notify_waiters();
+        until("it is noticed", || hub.send_to(at, b"de").is_err()).await;
+    }
+    // Only the relay is listened to: a datagram that comes by another way is not unwrapped. There is no relay now.
+    assert_eq!(hub.send_to(at, b"de").unwrap_err().kind(), io::ErrorKind::NotConnected);
 }

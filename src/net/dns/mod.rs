@@ -8,10 +8,9 @@
 mod message;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 
 use super::egress::Egress;
@@ -132,10 +131,7 @@ fn sum_up(
 }
 
 async fn open(egress: &Egress, server: SocketAddr) -> io::Result<UdpSocket> {
-    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = egress.socket(Domain::for_address(server), Type::DGRAM, Protocol::UDP)?;
-    socket.bind(&SocketAddr::new(any, 0).into())?;
-    let socket = UdpSocket::from_std(socket.into())?;
+    let socket = UdpSocket::from_std(egress.udp_for(server)?)?;
     // What comes from elsewhere is dropped by the system.
     socket.connect(server).await?;
     Ok(socket)

@@ -2,7 +2,7 @@
 //!
 //! For: connections and datagrams by way of a proxy, and nothing past it.
 //! Must not know: what is said through it.
-//! Main types: [`Proxy`], [`Association`](relay::Association). RFCs: 1928, 1929, 9110 (CONNECT).
+//! Main types: [`Proxy`], [`Lease`](relay::Lease). RFCs: 1928, 1929, 9110 (CONNECT).
 
 pub mod relay;
 mod socks5;
@@ -19,7 +19,7 @@ use url::{Host, Url};
 
 use super::egress::Egress;
 use crate::tracker::printable;
-use relay::Association;
+use relay::Lease;
 pub use socks5::Target;
 use socks5::{Command, MAX_TEXT};
 pub(super) use socks5::{MAX_UDP_HEADER, unwrap, wrap};
@@ -111,7 +111,7 @@ impl Proxy {
         Ok(url)
     }
 
-    async fn address(&self, egress: &Egress) -> io::Result<SocketAddr> {
+    pub(super) async fn address(&self, egress: &Egress) -> io::Result<SocketAddr> {
         egress.proxy_address(&self.host, self.port).await
     }
 
@@ -138,7 +138,7 @@ impl Proxy {
         .await
     }
 
-    pub(super) async fn associate(&self, egress: &Egress) -> io::Result<Association> {
+    pub(super) async fn lease(&self, egress: &Egress) -> io::Result<Lease> {
         if !self.relays_udp() {
             return Err(self.blame(&io::Error::new(io::ErrorKind::Unsupported, "HTTP proxies relay no UDP")));
         }
@@ -154,7 +154,7 @@ impl Proxy {
             if relay.ip().is_unspecified() {
                 relay.set_ip(at.ip());
             }
-            Association::new(egress, control, relay).await
+            Ok(Lease::new(control, relay))
         })
         .await
     }

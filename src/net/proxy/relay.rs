@@ -1,30 +1,59 @@
 //! Datagrams through a SOCKS5 proxy.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::ops::Range;
 
-use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::{MAX_UDP_HEADER, Target, unwrap, wrap};
 use crate::net::egress::Egress;
 
-/// A relay for datagrams, which the proxy keeps for as long as the connection by which it was asked for stands.
+/// A relay for datagrams. It is ours for as long as the connection stands by which it was asked for.
+#[derive(Debug)]
+pub struct Lease {
+    control: TcpStream,
+    relay: SocketAddr,
+}
+
+impl Lease {
+    pub(super) fn new(control: TcpStream, relay: SocketAddr) -> Self {
+        Self { control, relay }
+    }
+
+    /// Where datagrams go to, and come from.
+    pub fn relay(&self) -> SocketAddr {
+        self.relay
+    }
+
+    /// Waits until the proxy takes it back.
+    pub async fn ended(&self) {
+        // Nothing is ever said there after the beginning.
+        let mut byte = [0; 1];
+        while self.control.readable().await.is_ok() {
+            match self.control.try_read(&mut byte) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// A relay with a socket of its own.
 #[derive(Debug)]
 pub struct Association {
-    control: TcpStream,
+    lease: Lease,
     socket: UdpSocket,
 }
 
 impl Association {
-    pub(super) async fn new(egress: &Egress, control: TcpStream, relay: SocketAddr) -> io::Result<Self> {
-        let any = if relay.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = egress.socket(Domain::for_address(relay), Type::DGRAM, Protocol::UDP)?;
-        socket.bind(&SocketAddr::new(any, 0).into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
+    pub(in crate::net) async fn new(egress: &Egress, lease: Lease) -> io::Result<Self> {
+        let socket = UdpSocket::from_std(egress.udp_for(lease.relay)?)?;
         // What comes from elsewhere is dropped by the system.
-        socket.connect(relay).await?;
-        Ok(Self { control, socket })
+        socket.connect(lease.relay).await?;
+        Ok(Self { lease, socket })
     }
 
     /// Sends a datagram to `target`.
@@ -40,36 +69,17 @@ impl Association {
     /// The next datagram that fits into `buffer` with its header: who sent it, and where in the buffer it is.
     ///
     /// # Errors
-    /// As the system says; `ConnectionAborted` when the proxy has ended the association.
-    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(SocketAddr, std::ops::Range<usize>)> {
+    /// As the system says; `ConnectionAborted` when the proxy has taken the relay back.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(SocketAddr, Range<usize>)> {
+        let gone = || io::Error::new(io::ErrorKind::ConnectionAborted, "the proxy has closed its relay");
         loop {
             let len = tokio::select! {
                 received = self.socket.recv(buffer) => received?,
-                () = self.ended() => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the proxy ended the relay")),
+                () = self.lease.ended() => return Err(gone()),
             };
             if let Some((from, payload)) = unwrap(buffer.get(..len).unwrap_or_default()) {
-                let begin = len - payload.len();
-                return Ok((from, begin..len));
+                return Ok((from, len - payload.len()..len));
             }
         }
-    }
-
-    /// Waits until the proxy ends the association.
-    pub async fn ended(&self) {
-        // Nothing is ever said there after the beginning; an end or an error makes it readable for good.
-        let mut byte = [0; 1];
-        while self.control.readable().await.is_ok() {
-            match self.control.try_read(&mut byte) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// The relay's socket, which is connected to it, and the connection that keeps it alive.
-    pub fn into_parts(self) -> (UdpSocket, TcpStream) {
-        (self.socket, self.control)
     }
 }

@@ -4,10 +4,9 @@
 //! the port anyway; announces are minutes apart.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 use url::Host;
 
@@ -179,10 +178,7 @@ impl<'a> Way<'a> {
 }
 
 async fn straight(egress: &Egress, tracker: SocketAddr) -> io::Result<UdpSocket> {
-    let local = if tracker.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = egress.socket(Domain::for_address(tracker), Type::DGRAM, Protocol::UDP)?;
-    socket.bind(&SocketAddr::new(local, 0).into())?;
-    let socket = UdpSocket::from_std(socket.into())?;
+    let socket = UdpSocket::from_std(egress.udp_for(tracker)?)?;
     socket.connect(tracker).await?;
     Ok(socket)
 }
