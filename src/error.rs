@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::torrent::Failure;
+use crate::torrent::{Failure, Fault};
 
 /// Why something asked of a [`Session`](crate::session::Session) failed, by whose fault it is.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,7 +28,11 @@ pub enum Error {
 }
 
 impl From<Failure> for Error {
-    fn from(Failure { disk, message, path }: Failure) -> Self {
-        if disk { Self::Disk { message, path } } else { Self::Network(message) }
+    fn from(Failure { fault, message, path }: Failure) -> Self {
+        match fault {
+            Fault::Disk => Self::Disk { message, path },
+            Fault::Torrent | Fault::Usage => Self::Invalid(message),
+            Fault::Internal => Self::Network(message),
+        }
     }
 }

@@ -109,6 +109,8 @@
 //! | block lists | `swarm/ip_filter.rs` (formats, look-up), `session/ip_filter.rs` (files) |
 //! | who sent the bad block | `swarm/blame.rs` |
 //! | allowed-fast and suggested pieces (BEP 6), super-seeding (BEP 16) | `swarm/allowed_fast.rs`, `swarm/suggest.rs`, `swarm/super_seed.rs` |
+//! | magnet links: metadata from peers (BEP 9), hashes of v2 pieces (BEP 52) | `swarm/metadata.rs`, `swarm/hash_picker.rs`, `swarm/early.rs` |
+//! | the same given to peers | `swarm/describe.rs`, `swarm/hash_trees.rs` |
 //! | when to announce, to which tracker | `tracker/schedule/` |
 //! | announces over HTTP and UDP | forms in `tracker/http.rs`, `tracker/udp.rs`; sockets in `net/tracker/` |
 //! | the DHT: searches, answers, limits | `dht/` (pure), driven by `net/dht.rs`; `session/dht.rs` (state file), `torrent/dht.rs` (when), `cli/dht/` |

@@ -323,6 +323,20 @@ pub fn string(raw: &[u8]) -> Option<&[u8]> {
     raw.get(colon + 1..)
 }
 
+/// Appends a string to what is being encoded.
+pub fn put_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(text.len().to_string().as_bytes());
+    out.push(b':');
+    out.extend_from_slice(text);
+}
+
+/// Appends an integer to what is being encoded.
+pub fn put_integer(out: &mut Vec<u8>, integer: u64) {
+    out.push(b'i');
+    out.extend_from_slice(integer.to_string().as_bytes());
+    out.push(b'e');
+}
+
 /// Encodes a value of ours. Keys come out sorted, `None` fields are left out.
 ///
 /// # Errors

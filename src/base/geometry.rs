@@ -120,12 +120,17 @@ impl Geometry {
         Ok(Self { piece_length, piece_count, short: short.into() })
     }
 
+    /// Of a torrent whose metadata is not there yet: no piece, so that nothing names one.
+    pub fn unknown() -> Self {
+        Self { piece_length: BLOCK_LEN, piece_count: 0, short: [].into() }
+    }
+
     /// Bytes of a full piece.
     pub fn piece_length(&self) -> u32 {
         self.piece_length
     }
 
-    /// How many pieces.
+    /// How many pieces; 0 only for [`Geometry::unknown`].
     pub fn piece_count(&self) -> u32 {
         self.piece_count
     }

@@ -121,9 +121,10 @@ Examples:
   gannet get photos.torrent --select 'photos/2024/**' --exclude '*.raw'
   gannet get photos.torrent --select 3 --select 7-9     file numbers as 'gannet info' shows them
   gannet get --seed-ratio 1.5 --seed-time 2h a.torrent  stops at whichever comes first
+  gannet get 'magnet:?xt=urn:btih:...'
   cat a.torrent | gannet get -")]
 pub(super) struct GetArgs {
-    /// A .torrent file, '-' for standard input, or the http(s) address of one
+    /// A .torrent file, '-' for standard input, the http(s) address of one, a magnet link or an info-hash
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<String>,
     #[command(flatten)]

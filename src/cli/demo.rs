@@ -169,7 +169,7 @@ async fn download(metainfo: Metainfo, folder: &Path, global: &Global, signals: &
     options.download.dir = Some(folder.join("downloaded"));
     options.download.timeout = Some(PATIENCE);
     let mut reporter = Reporter::new(&global.output);
-    let job = get::job(metainfo, &options, &mut Selection::new(&[], &[])?, &[])?;
+    let job = get::job(metainfo.into(), &options, &mut Selection::new(&[], &[])?, &[])?;
     let session = Session::start(config(&options, &folder.join("state"), None)?).await?;
     get::download(&session, job.into_iter().collect(), &mut reporter, &options, signals).await
 }

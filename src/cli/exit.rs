@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::base::printable;
 use crate::error::Error;
+use crate::session::{self, Fault};
 
 /// Why the program ends other than with success. The numbers are a promise to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,18 @@ impl From<Error> for Failure {
             Error::Network(_) => Self::network(message),
             Error::Stopped => Self::silent(Code::Interrupted),
         }
+    }
+}
+
+impl From<session::Failure> for Failure {
+    fn from(session::Failure { fault, message, path }: session::Failure) -> Self {
+        let code = match fault {
+            Fault::Disk => Code::Disk,
+            Fault::Torrent => Code::Invalid,
+            Fault::Usage => Code::Usage,
+            _ => Code::Bug,
+        };
+        Self { code, message, path }
     }
 }
 

@@ -8,7 +8,7 @@ use super::Global;
 use super::args::GetArgs;
 use super::exit::{Failure, shown};
 use super::options::{DiskOptions, GetOptions, GoalOptions, Layer, NetworkOptions};
-use super::report::{Reporter, Subject};
+use super::report::{Content, Reporter, Subject};
 use super::select::Selection;
 use super::signals::Signals;
 use super::transfer::{self, Job};
@@ -16,7 +16,7 @@ use super::{ip_filter, settings, source};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::net::egress::Egress;
-use crate::session::{AddTorrent, Config, Place, SeedGoal, Session};
+use crate::session::{AddTorrent, Choose, Config, Origin, Place, SeedGoal, Session};
 
 pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
     let options = args.options.or(global.layers.settings.get.clone());
@@ -30,18 +30,17 @@ pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
         let mut jobs = Vec::with_capacity(args.sources.len());
         let mut idle = vec![];
         for text in &args.sources {
-            let metainfo = signals.unless(source::read(text, &egress)).await?;
-            if let Some(job) = job(metainfo, &options, &mut selection, &peers)? {
+            let origin = signals.unless(source::find(text, &egress)).await?;
+            if let Some(job) = job(origin, &options, &mut selection, &peers)? {
                 jobs.push(job);
             } else {
                 idle.push(format!("{}: none of its files is selected", printable(text)));
             }
         }
-        if let Some(pattern) = selection.idle() {
-            return Err(Failure::usage(format!(
-                "{}: no file matches; 'gannet info' lists files and their numbers",
-                printable(pattern)
-            )));
+        // Which files those of magnet links have is not known yet.
+        let known = jobs.iter().all(|job| matches!(job.torrent.origin, Origin::Metainfo(_)));
+        if known && let Some(pattern) = selection.idle() {
+            return Err(Failure::usage(no_match(pattern)));
         }
         if jobs.is_empty() {
             return Err(Failure::usage(idle.join(", ")));
@@ -69,23 +68,33 @@ pub(super) async fn download(
 
 /// The torrent and its options as the session takes them; `None` when nothing of it is selected.
 pub(super) fn job(
-    metainfo: Metainfo,
+    origin: Origin,
     options: &GetOptions,
     selection: &mut Selection,
     peers: &[SocketAddr],
 ) -> Result<Option<Job>, Failure> {
     let download = &options.download;
     let dir = download.dir.clone().unwrap_or_else(|| PathBuf::from("."));
-    let selected = select(&metainfo, selection);
-    if selected.as_ref().is_some_and(|s| !s.contains(&true)) {
-        return Ok(None);
-    }
+    let (mut selected, mut choose) = (None, None);
+    let subject = match &origin {
+        Origin::Metainfo(metainfo) => {
+            selected = select(metainfo, selection);
+            if selected.as_ref().is_some_and(|s| !s.contains(&true)) {
+                return Ok(None);
+            }
+            subject(metainfo, &dir.join(metainfo.info.name()))
+        }
+        _ => {
+            choose = later(selection);
+            unknown_subject(&origin, &dir)
+        }
+    };
     let goal = goal(&options.goal);
     let seed = if download.seed { Some(goal.unwrap_or_default()) } else { goal };
-    let place = dir.join(metainfo.info.name());
-    let subject = Subject { seeds: seed.is_some(), ..subject(&metainfo, &place) };
+    let subject = Subject { seeds: seed.is_some(), ..subject };
     let torrent = AddTorrent {
         selected,
+        choose,
         sequential: download.sequential,
         peers: peers.to_vec(),
         extra_trackers: options.network.trackers.clone(),
@@ -93,9 +102,29 @@ pub(super) fn job(
         preallocate: download.preallocate.map(Into::into).unwrap_or_default(),
         overwrite: download.overwrite,
         seed,
-        ..AddTorrent::new(Arc::new(metainfo), Place::Folder(dir))
+        ..AddTorrent::new(origin, Place::Folder(dir))
     };
     Ok(Some(Job { subject, torrent }))
+}
+
+/// The same once it is known which files there are; `None` if no option speaks of files.
+fn later(selection: &Selection) -> Option<Choose> {
+    let selection = selection.clone();
+    (!selection.is_empty()).then(|| {
+        Choose(Arc::new(move |metainfo| {
+            let mut selection = selection.clone();
+            let selected = select(metainfo, &mut selection);
+            match (&selected, selection.idle()) {
+                (Some(files), Some(pattern)) if !files.contains(&true) => Err(no_match(pattern)),
+                (Some(files), None) if !files.contains(&true) => Err("none of its files is selected".to_owned()),
+                _ => Ok(selected),
+            }
+        }))
+    })
+}
+
+fn no_match(pattern: &str) -> String {
+    format!("{}: no file matches; 'gannet info' lists files and their numbers", printable(pattern))
 }
 
 fn select(metainfo: &Metainfo, selection: &mut Selection) -> Option<Vec<bool>> {
@@ -133,11 +162,21 @@ pub(super) fn subject(metainfo: &Metainfo, place: &Path) -> Subject {
     Subject {
         name: printable(info.name()),
         info_hash: info.info_hash(),
-        total_size: info.total_size(),
-        piece_count: info.geometry().piece_count(),
-        piece_length: info.geometry().piece_length(),
-        file_count: info.files().iter().filter(|f| !f.attr.pad).count(),
+        content: Some(Content::of(info)),
         place: shown(place),
+        folder: None,
+        seeds: true,
+    }
+}
+
+/// What is shown of a torrent that peers have yet to describe.
+fn unknown_subject(origin: &Origin, dir: &Path) -> Subject {
+    Subject {
+        name: printable(&origin.name()),
+        info_hash: origin.info_hash(),
+        content: None,
+        place: shown(dir),
+        folder: Some(dir.to_owned()),
         seeds: true,
     }
 }

@@ -210,8 +210,7 @@ fn show_magnet(magnet: &Magnet, offline: bool, global: &Global) -> Result<(), Fa
         .collect();
     if !offline {
         screen::message(
-            "gannet: the files of a magnet link are known only to its peers, whom this version cannot ask yet; \
-             this is what the link itself says",
+            "gannet: the files of a magnet link are known only to its peers; this is what the link itself says",
         );
     }
     if global.output.json {

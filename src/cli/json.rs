@@ -69,6 +69,7 @@ pub(super) fn error(failure: &Failure) -> Value {
 /// A state in one word.
 pub(super) fn state_word(state: State) -> &'static str {
     match state {
+        State::Metadata => "metadata",
         State::Checking => "checking",
         State::Downloading => "downloading",
         State::Seeding => "seeding",
@@ -96,6 +97,11 @@ pub(super) fn progress(status: &Status) -> Value {
         "seeds": status.seeds,
         "candidates": status.candidates,
         "dht_nodes": status.dht_nodes,
+        "metadata": status.metadata.map(|m| json!({
+            "sources": m.sources,
+            "pieces": m.pieces,
+            "piece_count": m.piece_count,
+        })),
         "eta_seconds": status.eta.map(|eta| eta.as_secs()),
         "ratio": status.ratio,
     })
@@ -130,7 +136,9 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
         Event::Warning { message } => ("warning", json!({ "message": printable(message) })),
         Event::Seeding => ("seeding", json!({})),
         // Added, complete and failed are told by whoever adds torrents and waits for them, so none is ever missed.
-        Event::Added { .. } | Event::Complete | Event::Failed { .. } | Event::Stopped => return None,
+        Event::Added { .. } | Event::Complete | Event::Failed(_) | Event::Stopped => return None,
+        // What is told of it depends on where its data goes.
+        Event::Metadata(_) | Event::PieceLayers(_) => return None,
     })
 }
 

@@ -110,6 +110,11 @@ impl Bar {
         self.bar.set_message(beside_bar(status, self.look, columns.rest));
     }
 
+    /// The name that stands beside it has changed.
+    pub(super) fn rename(&mut self) {
+        self.columns = None;
+    }
+
     /// Takes it off the screen.
     pub(super) fn clear(self) {
         self.bar.finish_and_clear();
@@ -129,10 +134,18 @@ fn fit(name: &str, width: usize) -> String {
     format!("{head}..{tail}")
 }
 
-/// What is done of what there is to do, in bytes.
+/// What is done of what there is to do, in bytes; of the metadata, in parts.
 fn fraction(status: &Status) -> (u64, u64) {
-    let done = if status.state == State::Checking { status.checked_bytes } else { status.have_bytes };
-    (done.min(status.wanted_bytes), status.wanted_bytes)
+    let (done, total) = match status.state {
+        State::Metadata => {
+            let (here, all) = status.metadata.map_or((0, 0), |m| (m.pieces, m.piece_count));
+            // Never full before it is known how much that is.
+            (here.into(), u64::from(all).max(1))
+        }
+        State::Checking => (status.checked_bytes, status.wanted_bytes),
+        _ => (status.have_bytes, status.wanted_bytes),
+    };
+    (done.min(total), total)
 }
 
 /// What stands beside the bar, in `room` columns: what does not fit is left out, the least important first.
@@ -142,7 +155,9 @@ fn beside_bar(status: &Status, look: Look, room: usize) -> String {
     let cause = cause(status);
     // Importance, lower is more; in the order of the line.
     let mut parts = vec![(if downloading { 5 } else { 0 }, state_word(status.state).to_owned())];
-    if status.state != State::Checking {
+    if status.state == State::Metadata {
+        parts.push((2, count(status.peers, "peer")));
+    } else if status.state != State::Checking {
         parts.push((6, format!("{}/{} pieces", status.have_pieces, status.piece_count)));
         if downloading {
             parts.push((if cause.is_some() { 3 } else { 0 }, format!("{down}{:>9}", short_rate(status.down_rate))));
@@ -192,6 +207,11 @@ fn short_time(time: Duration) -> String {
 /// One line without cursor movement, for logs and pipes.
 pub(super) fn plain_line(name: &str, status: &Status) -> String {
     let (done, total) = fraction(status);
+    if status.state == State::Metadata {
+        let mut parts = vec![state_word(status.state).to_owned(), count(status.peers, "peer")];
+        parts.extend(cause(status).map(|c| format!("({c})")));
+        return format!("{name}: {}", parts.join(", "));
+    }
     let mut parts = vec![format!("{} {}", state_word(status.state), percent(done, total))];
     parts.push(format!("{} of {}", bytes(done), bytes(total)));
     if status.state != State::Checking {
@@ -208,6 +228,7 @@ pub(super) fn plain_line(name: &str, status: &Status) -> String {
 /// Why nothing moves, when nothing moves.
 fn cause(status: &Status) -> Option<String> {
     let moving = match status.state {
+        State::Metadata => false,
         State::Downloading => status.down_rate > 0,
         State::Checking => true,
         State::Seeding => status.up_rate > 0 || status.peers > 0,
@@ -253,6 +274,8 @@ pub(super) mod tests {
             seeds: 1,
             candidates: 0,
             dht_nodes: None,
+            metadata: None,
+            hashes: None,
             eta: Some(Duration::from_secs(65)),
             ratio: 0.0,
         }
@@ -275,6 +298,12 @@ pub(super) mod tests {
         );
         assert_eq!(beside_bar(&status, look, 50), "down     0 B/s  3 peers  (choked by all 3 peers)");
         assert_eq!(beside_bar(&status, look, 5), "(choked by all 3 peers)");
+        status.state = State::Metadata;
+        status.metadata = Some(crate::session::MetadataProgress { sources: 2, pieces: 1, piece_count: 3 });
+        status.cause = Some("1 of 3 parts".to_owned());
+        assert_eq!(plain_line("x", &status), "x: metadata, 3 peers, (1 of 3 parts)");
+        assert_eq!(beside_bar(&status, look, 100), "metadata  3 peers  (1 of 3 parts)");
+        assert_eq!(fraction(&status), (1, 3));
         status.state = State::Checking;
         status.checked_bytes = 250;
         assert_eq!(plain_line("x", &status), "x: checking 25.0%, 250 B of 1.00 kB");

@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::args::OutputOptions;
-use super::exit::Failure;
+use super::exit::{Failure, shown};
 use super::progress::{self, Bar, Look, count};
 use super::quantity::{bytes, duration, mean_rate, rate};
 use super::{json, log, screen};
-use crate::base::InfoHash;
+use crate::base::{InfoHash, printable};
+use crate::metainfo::Info;
 use crate::session::{Event, State, Status};
 
 /// How often a line is written where there is no terminal.
@@ -29,15 +31,63 @@ pub(super) struct Subject {
     /// Printable name.
     pub(super) name: String,
     pub(super) info_hash: InfoHash,
+    /// What it is; `None` until the metadata of a magnet link is there.
+    pub(super) content: Option<Content>,
+    /// Where its data lies, for people.
+    pub(super) place: String,
+    /// The folder in which its data will lie, where that is what is known of the place.
+    pub(super) folder: Option<PathBuf>,
+    /// It goes on to seed when it is complete.
+    pub(super) seeds: bool,
+}
+
+/// What a torrent is, in numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Content {
     /// Bytes, without padding.
     pub(super) total_size: u64,
     pub(super) piece_count: u32,
     pub(super) piece_length: u32,
     pub(super) file_count: usize,
-    /// Where its data lies, for people.
-    pub(super) place: String,
-    /// It goes on to seed when it is complete.
-    pub(super) seeds: bool,
+}
+
+impl Content {
+    pub(super) fn of(info: &Info) -> Self {
+        Self {
+            total_size: info.total_size(),
+            piece_count: info.geometry().piece_count(),
+            piece_length: info.geometry().piece_length(),
+            file_count: info.files().iter().filter(|f| !f.attr.pad).count(),
+        }
+    }
+}
+
+impl Subject {
+    /// The body of `added` and `metadata` events. `hash` is the identity as far as it is known.
+    fn to_json(&self, hash: &InfoHash) -> Value {
+        let (v1, v2) = json::hashes(hash);
+        json!({
+            "name": self.name,
+            "info_hash_v1": v1,
+            "info_hash_v2": v2,
+            "total_size": self.content.map(|c| c.total_size),
+            "piece_length": self.content.map(|c| c.piece_length),
+            "piece_count": self.content.map(|c| c.piece_count),
+            "files": self.content.map(|c| c.file_count),
+            "path": self.place,
+        })
+    }
+
+    /// One line for people.
+    fn to_line(&self) -> String {
+        match self.content {
+            None => format!("{}: asking peers what it is", self.name),
+            Some(content) => {
+                let files = count(u64::try_from(content.file_count).unwrap_or(u64::MAX), "file");
+                format!("{}: {}, {files}, {}", self.name, bytes(content.total_size), self.place)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,23 +179,11 @@ impl Reporter {
 
     /// A new torrent; its number from now on.
     pub(super) fn add(&mut self, subject: Subject) -> usize {
-        let (v1, v2) = json::hashes(&subject.info_hash);
-        let body = json!({
-            "name": subject.name,
-            "info_hash_v1": v1,
-            "info_hash_v2": v2,
-            "total_size": subject.total_size,
-            "piece_length": subject.piece_length,
-            "piece_count": subject.piece_count,
-            "files": subject.file_count,
-            "path": subject.place,
-        });
-        let bar = (self.view == View::Bars).then(|| Bar::new(subject.total_size, self.look));
+        let body = subject.to_json(&subject.info_hash);
+        let bar = (self.view == View::Bars).then(|| Bar::new(subject.content.map_or(1, |c| c.total_size), self.look));
         self.longest_name = self.longest_name.max(subject.name.chars().count());
         if self.view == View::Plain {
-            let files = count(u64::try_from(subject.file_count).unwrap_or(u64::MAX), "file");
-            let line = format!("{}: {}, {files}, {}", subject.name, bytes(subject.total_size), subject.place);
-            screen::message(line);
+            screen::message(subject.to_line());
         }
         let hash = subject.info_hash;
         let started = Instant::now();
@@ -197,6 +235,26 @@ impl Reporter {
         }
     }
 
+    /// It is known what torrent `index` is.
+    fn described(&mut self, index: usize, info: &Info) {
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        let subject = &mut entry.subject;
+        subject.content = Some(Content::of(info));
+        subject.name = printable(info.name());
+        if let Some(folder) = &subject.folder {
+            subject.place = shown(&folder.join(info.name()));
+        }
+        let (hash, body, line) = (subject.info_hash, subject.to_json(&info.info_hash()), subject.to_line());
+        if let Some(bar) = &mut entry.bar {
+            bar.rename();
+        }
+        self.longest_name = self.entries.iter().map(|e| e.subject.name.chars().count()).max().unwrap_or(0);
+        if matches!(self.view, View::Bars | View::Plain) {
+            screen::message(line);
+        }
+        self.emit("metadata", Some(hash), &body);
+    }
+
     /// What the session says about torrent `index`.
     pub(super) fn event(&mut self, index: usize, event: &Event) {
         let Some(subject) = self.entries.get(index).map(|e| e.subject.clone()) else { return };
@@ -205,6 +263,7 @@ impl Reporter {
         }
         match event {
             Event::Complete => self.complete(index),
+            Event::Metadata(metainfo) => self.described(index, &metainfo.info),
             Event::Warning { message } if self.view != View::Quiet => {
                 let message = crate::base::printable(message);
                 screen::message(format_args!("gannet: warning: {}: {message}", subject.name));
@@ -292,7 +351,8 @@ impl Reporter {
             "path": entry.subject.place,
         });
         let line = if downloaded == 0 {
-            format!("{}: complete: {} already there", entry.subject.name, bytes(entry.subject.total_size))
+            let size = entry.subject.content.map_or(0, |c| c.total_size);
+            format!("{}: complete: {} already there", entry.subject.name, bytes(size))
         } else {
             let mean = rate(mean_rate(downloaded, took));
             format!("{}: complete: {} in {}, {mean}", entry.subject.name, bytes(downloaded), duration(took))

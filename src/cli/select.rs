@@ -100,6 +100,11 @@ impl Selection {
         Some(wanted)
     }
 
+    /// Whether there are no patterns, so that all files are wanted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.select.is_empty() && self.exclude.is_empty()
+    }
+
     /// The first pattern that found nothing in all that was asked, which is most likely a slip.
     pub(super) fn idle(&self) -> Option<&str> {
         let all = self.select.iter().chain(&self.exclude);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{Failure, io_words, shown};
 use crate::base::printable;
-use crate::metainfo::Metainfo;
+use crate::metainfo::{Magnet, Metainfo};
 use crate::net::egress::Egress;
+use crate::session::Origin;
 
 /// Torrent files are never larger; the parser has the same limit.
 const MAX_TORRENT_LEN: usize = crate::metainfo::limits::MAX_TORRENT_LEN;
@@ -69,6 +70,19 @@ pub(super) fn read_local(text: &str) -> Result<Metainfo, Failure> {
     }
 }
 
+/// What is known of a torrent wherever it is: of a magnet link what the link says.
+pub(super) async fn find(text: &str, egress: &Egress) -> Result<Origin, Failure> {
+    match Source::parse(text) {
+        Source::Magnet(link) => Ok(magnet(&link)?.into()),
+        _ => Ok(read(text, egress).await?.into()),
+    }
+}
+
+/// Reads a magnet link.
+pub(super) fn magnet(link: &str) -> Result<Magnet, Failure> {
+    Magnet::parse(link).map_err(|e| Failure::invalid(format!("{}: {e}", short(link))))
+}
+
 /// Reads a torrent from wherever it is; what is on the web by `egress`.
 pub(super) async fn read(text: &str, egress: &Egress) -> Result<Metainfo, Failure> {
     match Source::parse(text) {
@@ -83,8 +97,7 @@ pub(super) async fn read(text: &str, egress: &Egress) -> Result<Metainfo, Failur
 /// Why a magnet link is not enough.
 fn no_metadata(text: &str) -> Failure {
     Failure::invalid(format!(
-        "{}: a magnet link names a torrent without describing it, and this version cannot fetch the description from \
-         peers; use the .torrent file",
+        "{}: a magnet link names a torrent without describing it, and this command asks no peers; use the .torrent file",
         short(text)
     ))
 }

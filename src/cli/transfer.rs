@@ -41,22 +41,25 @@ struct Running {
 /// When a torrent last came forward.
 struct Progress {
     at: Instant,
-    /// Useful bytes received, bytes there, bytes checked: the highest seen.
-    mark: (u64, u64, u64),
+    /// Useful bytes received, bytes there, bytes checked, parts of what the torrent is: the highest seen.
+    mark: [u64; 4],
 }
 
 impl Progress {
     fn new(now: Instant) -> Self {
-        Self { at: now, mark: (0, 0, 0) }
+        Self { at: now, mark: [0; 4] }
     }
 
     fn update(&mut self, now: Instant, status: &Status) {
         let useful = status.downloaded.saturating_sub(status.wasted);
-        let mark = (self.mark.0.max(useful), self.mark.1.max(status.have_bytes), self.mark.2.max(status.checked_bytes));
-        if mark != self.mark || !matches!(status.state, State::Downloading | State::Checking) {
+        let described =
+            status.metadata.map_or(0, |m| u64::from(m.pieces)) + u64::from(status.hashes.map_or(0, |h| h.0));
+        let mark = [useful, status.have_bytes, status.checked_bytes, described];
+        let moved = mark.iter().zip(&self.mark).any(|(now, before)| now > before);
+        if moved || !matches!(status.state, State::Metadata | State::Downloading | State::Checking) {
             self.at = now;
         }
-        self.mark = mark;
+        self.mark.iter_mut().zip(mark).for_each(|(highest, now)| *highest = now.max(*highest));
     }
 }
 
@@ -189,7 +192,7 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
     reporter.progress(running.index, &running.torrent.status());
     let failure = match note {
         // The end tells it, too.
-        Note::Event(Event::Failed { .. }) => return None,
+        Note::Event(Event::Failed(_)) => return None,
         Note::Event(event) => {
             reporter.event(running.index, &event);
             return None;
@@ -202,8 +205,13 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
         // Nobody here stops a torrent by itself.
         Note::Finished(Ok(End::Stopped)) => Failure::new(Code::Bug, "the torrent stopped without having been asked"),
         Note::Finished(Err(failure)) => {
-            let code = if failure.disk { Code::Disk } else { Code::Bug };
-            Failure { code, message: failure.message, path: failure.path }
+            let failure = Failure::from(failure);
+            // What is wrong with the disk names a file; all else is about the torrent.
+            let message = match failure.path {
+                Some(_) => failure.message,
+                None => format!("{}: {}", reporter.name(running.index), failure.message),
+            };
+            Failure { message, ..failure }
         }
     };
     running.over = true;

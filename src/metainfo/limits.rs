@@ -3,6 +3,9 @@
 /// Bytes of a `.torrent` file or an info dictionary: a legal one of 15 MB exists, so twice that.
 pub const MAX_TORRENT_LEN: usize = 32 << 20;
 
+/// Bytes of a torrent that is kept after it came from peers: an info dictionary, the hashes of 2^21 pieces, and the rest.
+pub const MAX_KEPT_LEN: usize = 100 << 20;
+
 /// Files of one torrent: more would not fit into a `.torrent` file with names.
 pub const MAX_FILES: usize = 1_000_000;
 

@@ -10,6 +10,7 @@
 //! where it does not, so that nobody loses a torrent to a broken comment.
 
 mod build;
+mod encode;
 mod error;
 mod file_list;
 mod file_tree;
@@ -64,6 +65,23 @@ impl Metainfo {
         if bytes.len() > limits::MAX_TORRENT_LEN {
             return Err(MetainfoError::TooLarge(bytes.len()));
         }
+        let metainfo = Self::parse_incomplete(bytes)?;
+        if let Some(file) = metainfo.info.missing_layers().next() {
+            let path = metainfo.info.files().get(file).map(|f| printable(f.path.as_str())).unwrap_or_default();
+            return Err(MetainfoError::LayerMissing(path));
+        }
+        Ok(metainfo)
+    }
+
+    /// The same for what was kept of a torrent that came by its info dictionary: piece layers may be missing, and with them
+    /// it may be longer, up to [`limits::MAX_KEPT_LEN`].
+    ///
+    /// # Errors
+    /// As [`Metainfo::parse`], but for layers that are missing.
+    pub fn parse_incomplete(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        if bytes.len() > limits::MAX_KEPT_LEN {
+            return Err(MetainfoError::TooLarge(bytes.len()));
+        }
         // Some servers and editors put a line break behind it.
         let bytes = if bytes.ends_with(b"e") { bytes } else { bytes.trim_ascii_end() };
         let dict = Dictionary::parse(bytes, Limits::TORRENT)?;
@@ -73,10 +91,6 @@ impl Metainfo {
             MetainfoError::Bencode(BencodeError::NotADictionary) => MetainfoError::Malformed("info"),
             other => other,
         })?;
-        if let Some(file) = info.missing_layers().next() {
-            let path = info.files().get(file).map(|f| printable(f.path.as_str())).unwrap_or_default();
-            return Err(MetainfoError::LayerMissing(path));
-        }
         Ok(Self {
             info,
             announce: optional::announce(&dict),
@@ -87,6 +101,29 @@ impl Metainfo {
             created_by: optional::string(&dict, b"created by"),
             creation_date: dict.field(b"creation date").ok().flatten(),
         })
+    }
+
+    /// A torrent of which nothing else is known.
+    pub fn from_info(info: Info) -> Self {
+        Self {
+            info,
+            announce: Vec::new(),
+            web_seeds: Vec::new(),
+            http_seeds: Vec::new(),
+            nodes: Vec::new(),
+            comment: None,
+            created_by: None,
+            creation_date: None,
+        }
+    }
+
+    /// The torrent that `magnet` names, with the trackers and web seeds of the link.
+    pub fn from_magnet(info: Info, magnet: &Magnet) -> Self {
+        Self {
+            announce: magnet.trackers.iter().map(|url| vec![url.clone()]).collect(),
+            web_seeds: magnet.web_seeds.clone(),
+            ..Self::from_info(info)
+        }
     }
 
     /// The link that names this torrent, with its trackers and web seeds.

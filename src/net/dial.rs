@@ -53,6 +53,14 @@ impl Dialer {
         }
     }
 
+    /// The addresses of a peer's `host`, looked up where it is connected from.
+    ///
+    /// # Errors
+    /// As [`Egress::lookup`].
+    pub async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.egress.lookup(host, port).await
+    }
+
     /// Opens a connection with what listens at `address`, and says nothing yet.
     ///
     /// # Errors

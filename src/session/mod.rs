@@ -35,7 +35,10 @@ use crate::net::udp::UdpHub;
 pub use crate::swarm::IpFilter;
 use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
-pub use crate::torrent::{AddTorrent, End, Event, Failure, Place, SeedGoal, State, Status, Torrent, TrackerReport};
+pub use crate::torrent::{
+    AddTorrent, Choice, Choose, End, Event, Failure, Fault, MetadataProgress, Origin, Place, SeedGoal, Selected, State,
+    Status, Torrent, TrackerReport,
+};
 use crate::wire::mse::torrent_mark;
 
 /// Open files of a process besides connections and torrents: standard streams, listeners, the runtime, the log.
@@ -78,12 +81,25 @@ impl Torrents {
         self.by_mark.read().unwrap_or_else(PoisonError::into_inner).get(mark).copied()
     }
 
+    /// Puts a torrent there under names that it turned out to have.
+    fn add_names(&self, torrent: &Torrent) {
+        let mut by_wire_form = self.by_wire_form.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_mark = self.by_mark.write().unwrap_or_else(PoisonError::into_inner);
+        for form in torrent.info_hash().wire_forms() {
+            by_mark.insert(torrent_mark(&form), form);
+            let place = by_wire_form.entry(form).or_insert_with(|| torrent.clone());
+            if place.has_ended() {
+                *place = torrent.clone();
+            }
+        }
+    }
+
     fn all(&self) -> Vec<Torrent> {
         let by_wire_form = self.by_wire_form.read().unwrap_or_else(PoisonError::into_inner);
         // A hybrid stands there twice.
         by_wire_form
             .iter()
-            .filter(|(name, torrent)| **name == torrent.info_hash().wire())
+            .filter(|(name, torrent)| **name == torrent.origin().info_hash().wire())
             .map(|(_, t)| t.clone())
             .collect()
     }
@@ -151,12 +167,12 @@ impl Session {
     /// Adds a torrent and starts it. What becomes of it is told by [`Torrent::events`] and [`Torrent::finished`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the session has it already.
+    /// [`Error::Invalid`] when the session has it already, and it has not ended.
     pub async fn add(&self, add: AddTorrent) -> Result<Torrent, Error> {
         let inner = &self.inner;
         let mut entropy = [0; 12];
         getrandom::fill(&mut entropy).map_err(|e| Error::Invalid(format!("no randomness: {e}")))?;
-        let info_hash = add.metainfo.info.info_hash();
+        let info_hash = add.origin.info_hash();
         let spec = Spec {
             use_trackers: inner.config.trackers,
             use_pex: inner.config.pex,
@@ -164,13 +180,14 @@ impl Session {
             block_memory: inner.config.block_memory,
             state_dir: inner.config.state_dir.clone(),
             listen: inner.addresses.clone(),
-            dht: self.dht().filter(|_| !add.metainfo.info.is_private()).cloned(),
+            dht: self.dht().filter(|_| !add.origin.is_private()).cloned(),
             implied_port: inner.config.utp,
             peer_id: PeerId::ours(entropy),
             torrent: add,
         };
         let mut by_wire_form = inner.torrents.by_wire_form.write().unwrap_or_else(PoisonError::into_inner);
-        if info_hash.wire_forms().any(|form| by_wire_form.contains_key(&form)) {
+        let taken = |form| by_wire_form.get(&form).is_some_and(|torrent| !torrent.has_ended());
+        if info_hash.wire_forms().any(taken) {
             return Err(Error::Invalid(format!("{info_hash} is given twice")));
         }
         let torrent = torrent::start(spec, inner.disk.clone(), inner.network.clone(), inner.trackers.clone());
@@ -178,6 +195,14 @@ impl Session {
         for form in info_hash.wire_forms() {
             by_mark.insert(torrent_mark(&form), form);
             by_wire_form.insert(form, torrent.clone());
+        }
+        if let Origin::Magnet(_) = torrent.origin() {
+            let (torrents, torrent) = (inner.torrents.clone(), torrent.clone());
+            tokio::spawn(async move {
+                if let Ok(Some(_)) = torrent.described().await {
+                    torrents.add_names(&torrent);
+                }
+            });
         }
         Ok(torrent)
     }

@@ -65,9 +65,21 @@ pub enum Source {
     Pex,
     /// The DHT (BEP 5).
     Dht,
+    /// A magnet link (`x.pe`, BEP 9).
+    Magnet,
 }
 
-const SOURCES: usize = 7;
+const SOURCES: usize = 8;
+
+impl Source {
+    /// Whether it may bring peers of a private torrent (BEP 27).
+    fn is_private(self) -> bool {
+        match self {
+            Self::Manual | Self::Incoming | Self::Tracker | Self::Resume | Self::Magnet => true,
+            Self::Lsd | Self::Pex | Self::Dht => false,
+        }
+    }
+}
 
 /// An address to be dialled now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,6 +336,17 @@ impl Candidates {
         entry.useful |= was_useful;
         let wait = wait_after(addr, entry.source, entry.closes);
         self.put_off(addr, now + wait);
+    }
+
+    /// Forgets the addresses from sources that a private torrent must not have (BEP 27). Returns those that are being dialled
+    /// or connected.
+    pub fn forget_strangers(&mut self) -> Vec<SocketAddr> {
+        let strangers: Vec<(SocketAddr, State)> =
+            self.entries.iter().filter(|(_, e)| !e.source.is_private()).map(|(addr, e)| (*addr, e.state)).collect();
+        for (addr, _) in &strangers {
+            self.forget(*addr);
+        }
+        strangers.into_iter().filter(|(_, state)| *state == State::Busy).map(|(addr, _)| addr).collect()
     }
 
     /// Bans a peer, and forgets its addresses.
@@ -793,8 +816,16 @@ mod tests {
     /// Whatever strangers and the network do, the queues agree with the table.
     #[test]
     fn queues_agree_after_anything() {
-        const SOURCES_ALL: [Source; SOURCES] =
-            [Source::Manual, Source::Incoming, Source::Lsd, Source::Tracker, Source::Resume, Source::Pex, Source::Dht];
+        const SOURCES_ALL: [Source; SOURCES] = [
+            Source::Manual,
+            Source::Incoming,
+            Source::Lsd,
+            Source::Tracker,
+            Source::Resume,
+            Source::Pex,
+            Source::Dht,
+            Source::Magnet,
+        ];
         for seed in 0..20 {
             let mut dice = fastrand::Rng::with_seed(seed);
             let mut c = Candidates::new(CandidatesConfig { capacity: 150, ..CandidatesConfig::default() }, seed);

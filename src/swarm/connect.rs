@@ -18,15 +18,6 @@ const MAX_DIALLING: usize = 64;
 /// What we call ourselves in the extension handshake (the `v` of BEP 10).
 const CLIENT: &str = concat!("gannet ", env!("CARGO_PKG_VERSION"));
 
-/// The extensions that we take messages of.
-fn our_extensions(pex: bool) -> ExtensionIds {
-    let mut ids = ExtensionIds::default();
-    for extension in [Extension::UploadOnly, Extension::DontHave].into_iter().chain(pex.then_some(Extension::Pex)) {
-        ids.set(extension, extension.our_id());
-    }
-    ids
-}
-
 /// Why a connection is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -135,18 +126,25 @@ impl Swarm {
         let counted = self.picker.add_peer(&none);
         let window = RequestWindow::new(now, requests::DEFAULT_REQQ);
         let told = self.contacts.newcomer();
-        let mut peer = Peer::new(now, &new, self.geometry.piece_count(), counted, window, told);
-        self.greet(&mut peer);
-        let key = self.peers.insert(peer);
+        let key = self.peers.insert(Peer::new(now, &new, self.geometry.piece_count(), counted, window, told));
+        if self.is_open() {
+            self.say_what_we_have(key);
+        }
+        self.introduce_ourselves(key);
         if new.outgoing {
             self.note_contact(key, new.address, true);
         }
         self.greet_allowed_fast(key);
+        self.begin_super_seeding(now, key);
+        self.meet_source_of_hashes(now, key);
+        Ok(key)
+    }
+
+    pub(super) fn begin_super_seeding(&mut self, now: Instant, key: PeerKey) {
         if let Some(super_seed) = &mut self.super_seed {
             super_seed.connected(key);
             self.reveal(now, key);
         }
-        Ok(key)
     }
 
     fn admit(&mut self, new: &NewPeer) -> Result<(), Refused> {
@@ -177,8 +175,9 @@ impl Swarm {
         self.peers.iter().any(|(_, p)| p.address == address || p.listens_at == Some(address))
     }
 
-    /// Our first words: what we have, and what extensions we speak.
-    fn greet(&mut self, peer: &mut Peer) {
+    /// Our first words, once we know what there is to have.
+    pub(super) fn say_what_we_have(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.at_mut(key) else { return };
         let have = self.picker.have();
         let hidden = self.super_seed.is_some();
         if peer.fast && (hidden || have.is_none()) {
@@ -188,22 +187,47 @@ impl Swarm {
         } else if !hidden && !have.is_none() {
             peer.outbox.push(&Message::Bitfield(&have.to_wire()));
         }
-        if let Some(port) = self.config.dht_port.filter(|_| peer.dht) {
+        self.tell_dht_port(key);
+    }
+
+    fn tell_dht_port(&mut self, key: PeerKey) {
+        let Some(port) = self.config.dht_port else { return };
+        if let Some(peer) = self.peers.at_mut(key).filter(|peer| peer.dht) {
             peer.outbox.push(&Message::Port(port));
         }
-        if peer.extended {
-            let handshake = ExtendedHandshake {
-                m: our_extensions(self.config.pex),
-                v: Some(CLIENT.to_owned()),
-                p: self.config.listen_port,
-                reqq: Some(MAX_REQUEST_QUEUE),
-                yourip: Some(peer.address.ip()),
-                upload_only: Some(self.completed && !hidden),
-                ..ExtendedHandshake::default()
-            };
-            let payload = handshake.encode();
-            peer.outbox.push(&Message::Extended { id: EXTENDED_HANDSHAKE_ID, payload: &payload });
+    }
+
+    /// Which extensions we speak, and what else a peer may want to know of us. Said again when it has changed (BEP 10).
+    pub(super) fn introduce_ourselves(&mut self, key: PeerKey) {
+        let handshake = ExtendedHandshake {
+            m: self.our_extensions(),
+            v: Some(CLIENT.to_owned()),
+            p: self.config.listen_port,
+            reqq: Some(MAX_REQUEST_QUEUE),
+            metadata_size: self.metadata_size(),
+            upload_only: Some(self.completed && self.super_seed.is_none()),
+            ..ExtendedHandshake::default()
+        };
+        let Some(peer) = self.peers.at_mut(key).filter(|peer| peer.extended) else { return };
+        let payload = ExtendedHandshake { yourip: Some(peer.address.ip()), ..handshake }.encode();
+        peer.outbox.push(&Message::Extended { id: EXTENDED_HANDSHAKE_ID, payload: &payload });
+    }
+
+    /// The extensions that we take messages of.
+    fn our_extensions(&self) -> ExtensionIds {
+        let mut ids = ExtensionIds::default();
+        let (pex, metadata) = (self.config.pex, self.exchanges_metadata());
+        let spoken = [Extension::UploadOnly, Extension::DontHave]
+            .into_iter()
+            .chain(pex.then_some(Extension::Pex))
+            .chain(metadata.then_some(Extension::Metadata));
+        for extension in spoken {
+            ids.set(extension, extension.our_id());
         }
+        if self.pex_withdrawn {
+            ids.set(Extension::Pex, 0);
+        }
+        ids
     }
 
     /// A connection could not be opened.
@@ -230,6 +254,7 @@ impl Swarm {
         if let Some(suggestions) = &mut self.suggestions {
             suggestions.withdraw(key);
         }
+        self.lose_source(now, key);
 
         let useful = peer.down.total() > 0 || peer.up.total() > 0;
         // Of two connections with one peer the other one may stay.
@@ -260,7 +285,7 @@ impl Swarm {
 
     /// Closes connections that have become useless once we have everything: seeds have nothing for a seed.
     pub(super) fn close_useless(&mut self) {
-        if !self.picker.is_complete() {
+        if !self.is_complete() {
             return;
         }
         let useless: Vec<PeerKey> =

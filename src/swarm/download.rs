@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::bans::Identity;
 use super::blame::{Guilty, Sender};
 use super::partial::{Origins, PartialPiece};
 use super::peer::{Asked, Peer};
@@ -42,6 +43,10 @@ impl Swarm {
     /// # Errors
     /// The header names no block of the torrent.
     pub fn receive_into(&mut self, now: Instant, key: PeerKey, header: PieceHeader) -> Result<Receive, Misbehaved> {
+        if !self.is_open() {
+            self.totals.wasted += u64::from(header.len);
+            return Ok(Receive::Discard);
+        }
         let block =
             self.geometry.whole_block(header.index, header.begin, header.len).map_err(|_| Misbehaved::Geometry)?;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(Receive::Discard) };
@@ -232,13 +237,18 @@ impl Swarm {
     /// Bans those found guilty, and closes every connection they have.
     fn punish(&mut self, guilty: &[Guilty]) {
         for Guilty { sender, .. } in guilty {
-            self.totals.banned += 1;
-            self.candidates.ban(sender.identity);
-            let theirs = |(_, peer): &(PeerKey, &Peer)| self.candidates.identity(peer.address) == sender.identity;
-            let keys: Vec<PeerKey> = self.peers.iter().filter(theirs).map(|(key, _)| key).collect();
-            for key in keys {
-                self.close(key, CloseReason::BadData);
-            }
+            self.ban(sender.identity);
+        }
+    }
+
+    /// Bans whoever this is, and closes every connection they have.
+    pub(super) fn ban(&mut self, who: Identity) {
+        self.totals.banned += 1;
+        self.candidates.ban(who);
+        let theirs = |(_, peer): &(PeerKey, &Peer)| self.candidates.identity(peer.address) == who;
+        let keys: Vec<PeerKey> = self.peers.iter().filter(theirs).map(|(key, _)| key).collect();
+        for key in keys {
+            self.close(key, CloseReason::BadData);
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::peer::Peer;
-use super::{Priority, Swarm};
+use super::{MetadataProgress, Priority, Stage, Swarm};
 use crate::base::{PeerKey, PieceIndex, RateMeter};
 
 /// What is counted for the torrent as a whole.
@@ -52,6 +52,10 @@ pub struct Totals {
     pub candidates: u32,
     /// Bytes of blocks in memory.
     pub block_memory: u64,
+    /// While the info dictionary is fetched, how far that is.
+    pub metadata: Option<MetadataProgress>,
+    /// While hashes of pieces are fetched: answers that are here, and all.
+    pub hashes: Option<(u32, u32)>,
 }
 
 /// One connection, at one moment.
@@ -90,13 +94,19 @@ impl Swarm {
     pub fn totals(&mut self, now: Instant) -> Totals {
         let peers = || self.peers.iter().map(|(_, peer)| peer);
         let interesting = |peer: &&Peer| peer.am_interested;
+        let open = self.is_open();
         Totals {
             peers: count(self.peers.len()),
-            seeds: count(peers().filter(|p| p.have.is_full()).count()),
+            seeds: count(peers().filter(|p| open && p.have.is_full()).count()),
             interesting: count(peers().filter(interesting).count()),
             choking: count(peers().filter(interesting).filter(|p| p.peer_choking).count()),
             candidates: count(self.candidates.len()),
             block_memory: self.block_memory(),
+            metadata: match &self.stage {
+                Stage::Metadata(fetch) => Some(fetch.progress()),
+                Stage::Described | Stage::Open => None,
+            },
+            hashes: self.hashes.as_ref().map(|hashes| hashes.progress()),
             down_rate: self.totals.down.rate(now),
             up_rate: self.totals.up.rate(now),
             downloaded: self.totals.down.total(),

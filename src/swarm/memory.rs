@@ -254,7 +254,7 @@ mod tests {
         let mut swarm = Swarm::new(now, geometry.clone(), &Bitfield::new(12), &[], config, 1);
         for (piece, n) in geometry.pieces().zip(2u8..) {
             let address = SocketAddr::from((Ipv4Addr::new(93, 184, n, 1), 6881));
-            let new = NewPeer { address, outgoing: false, id: PeerId([n; 20]), reserved: Reserved::NONE };
+            let new = NewPeer { address, outgoing: false, id: PeerId([n; 20]), reserved: Reserved::NONE, v2: false };
             let key = swarm.handle_connected(now, new).unwrap();
             swarm.handle_message(now, key, &Message::Have(piece.get())).unwrap();
             swarm.handle_message(now, key, &Message::Unchoke).unwrap();

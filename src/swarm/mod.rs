@@ -2,7 +2,7 @@
 //!
 //! For: who to connect to, what to ask for, whom to serve, whom to blame.
 //! Must not know: sockets, files, threads, trackers, the clock, randomness; `now` and `seed` are passed in.
-//! Main type: [`Swarm`]. BEPs: 3, 6, 10, 11, 16, 21, 27, 40, 54.
+//! Main type: [`Swarm`]. BEPs: 3, 6, 9, 10, 11, 16, 21, 27, 40, 52 (hashes of pieces), 54.
 //!
 //! What happened goes in by `handle_*`; what to do comes out by [`Swarm::poll_action`], [`Swarm::poll_wake`] and
 //! [`Swarm::poll_timeout`]. `impl Swarm` is spread over files by what it deals with:
@@ -12,6 +12,8 @@
 //! | `connect` | connections that come and go, whom to dial |
 //! | `receive` | messages: what peers have, want and can do |
 //! | `download` | asking for blocks, taking them, verdicts about pieces |
+//! | `early` | a torrent of which only the info-hash is known, and what peers say meanwhile |
+//! | `describe` | pieces of the info dictionary and hashes of pieces, asked for and given |
 //! | `ahead` | laying reads out for the blocks to come |
 //! | `memory` | how many blocks may be asked for, what is written early to make room |
 //! | `rebalance` | moving requests from long queues to idle peers |
@@ -21,7 +23,8 @@
 //! | `look` | counters for display |
 //!
 //! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
-//! [`candidates`], [`ip_filter`], [`blame`], [`super_seed`], [`suggest`], [`allowed_fast`].
+//! [`candidates`], [`ip_filter`], [`blame`], [`super_seed`], [`suggest`], [`allowed_fast`], [`metadata`],
+//! [`hash_picker`], [`hash_trees`].
 
 pub mod address_filter;
 mod ahead;
@@ -31,10 +34,15 @@ pub mod blame;
 pub mod candidates;
 pub mod choker;
 mod connect;
+mod describe;
 mod download;
+mod early;
+pub mod hash_picker;
+pub mod hash_trees;
 pub mod ip_filter;
 mod look;
 mod memory;
+pub mod metadata;
 mod partial;
 mod peer;
 pub mod peer_priority;
@@ -51,6 +59,7 @@ pub mod upload_slots;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -62,11 +71,13 @@ pub use download::{Receive, Verdict};
 pub use ip_filter::IpFilter;
 pub use look::{PeerSummary, Totals};
 pub use memory::Spilled;
+pub use metadata::MetadataProgress;
 pub use partial::{FullPiece, Spill};
 pub use peer::NewPeer;
 pub use picker::{Picker, Priority};
 
 use crate::base::{Bitfield, BlockPool, Geometry, PeerId, PeerKey, PieceIndex, Slab};
+use crate::metainfo::Metainfo;
 use crate::wire::Outbox;
 
 /// What a swarm is told once.
@@ -116,6 +127,14 @@ pub enum Action {
     Have(PieceIndex),
     /// All that is wanted is there.
     Complete,
+    /// The info dictionary, as its info-hash names it. If it is sound: [`Swarm::set_metainfo`].
+    Metadata(Vec<u8>),
+    /// The two info-hashes that were given name different torrents: there is no such metadata.
+    NoSuchMetadata,
+    /// So many bytes would be of use for fetching the info dictionary: [`Swarm::set_metadata_allowance`].
+    MetadataMemory(u64),
+    /// The piece layers that the metainfo lacks, by number of file. Once it has them: [`Swarm::set_metainfo`].
+    PieceLayers(Vec<(usize, Vec<[u8; 32]>)>),
 }
 
 /// Why a connection is closed.
@@ -149,6 +168,9 @@ pub enum CloseReason {
     /// A second connection to the same peer.
     #[error("connected twice")]
     Duplicate,
+    /// The torrent is private, and the peer was not found by its trackers.
+    #[error("not of the private torrent")]
+    Private,
     /// Its address is on the IP filter now.
     #[error("on the IP filter")]
     Filtered,
@@ -232,6 +254,28 @@ pub struct Swarm {
     totals: look::Counters,
     next_tick: Instant,
     next_choke: Instant,
+    stage: Stage,
+    /// What peers are told about the torrent if they ask.
+    metainfo: Option<Arc<Metainfo>>,
+    trees: hash_trees::HashTrees,
+    /// Hashes of pieces that have to be asked of peers.
+    hashes: Option<hash_picker::HashPicker>,
+    /// What [`Action::MetadataMemory`] last asked for.
+    memory_wanted: u64,
+    /// Peers were told that they may tell us of others, before it was known that the torrent is private.
+    pex_withdrawn: bool,
+    seed: u64,
+}
+
+/// How much of the torrent is known.
+#[derive(Debug)]
+enum Stage {
+    /// Its info-hash; the info dictionary is asked of peers.
+    Metadata(metadata::MetadataFetch),
+    /// Its info dictionary. Its files are not open, and hashes of its pieces may be missing.
+    Described,
+    /// All: pieces go back and forth.
+    Open,
 }
 
 impl Swarm {
@@ -250,9 +294,7 @@ impl Swarm {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut picker = Picker::new(geometry.clone(), have, rng.u64(..));
         picker.set_sequential(config.sequential);
-        for (piece, priority) in geometry.pieces().zip(priorities) {
-            picker.set_priority(piece, *priority);
-        }
+        picker.set_priorities(priorities);
         let completed = picker.is_complete();
         let super_seed =
             (config.super_seed && have.is_full()).then(|| super_seed::SuperSeed::new(&geometry, rng.u64(..)));
@@ -291,6 +333,13 @@ impl Swarm {
             picker,
             geometry,
             config,
+            stage: Stage::Open,
+            metainfo: None,
+            trees: hash_trees::HashTrees::default(),
+            hashes: None,
+            memory_wanted: 0,
+            pex_withdrawn: false,
+            seed: rng.u64(..),
         }
     }
 
@@ -319,7 +368,10 @@ impl Swarm {
     pub fn outbox(&mut self, key: PeerKey) -> Option<&mut Outbox> {
         let peer = self.peers.at_mut(key)?;
         peer.waking = false;
-        Some(&mut peer.outbox)
+        if !peer.metadata_asked.is_empty() {
+            self.give_metadata(key);
+        }
+        self.peers.at_mut(key).map(|peer| &mut peer.outbox)
     }
 
     /// How the torrent divides.
@@ -334,7 +386,7 @@ impl Swarm {
 
     /// Whether all that is wanted is there.
     pub fn is_complete(&self) -> bool {
-        self.picker.is_complete()
+        self.is_open() && self.picker.is_complete()
     }
 
     /// Asks for nothing more and connects to nobody: the torrent is about to stop. All connections are closed.

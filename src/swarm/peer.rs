@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::early::Early;
 use super::pex::{Heard, Told};
 use super::picker::Counted;
 use super::requests::RequestWindow;
@@ -19,6 +20,8 @@ pub struct NewPeer {
     pub id: PeerId,
     /// What it can do.
     pub reserved: Reserved,
+    /// Whether the handshakes named the torrent by its v2 hash: then the peer knows about trees of hashes (BEP 52).
+    pub v2: bool,
 }
 
 /// Protocol state of one connected remote.
@@ -35,6 +38,8 @@ pub(super) struct Peer {
     pub(super) extended: bool,
     /// BEP 5: it runs a node of the DHT, and has not told its port so far.
     pub(super) dht: bool,
+    /// BEP 52: it may be asked for hashes.
+    pub(super) v2: bool,
 
     // The four flags of BEP 3.
     pub(super) am_choking: bool,
@@ -92,6 +97,13 @@ pub(super) struct Peer {
     pub(super) invalid_requests: u32,
     /// Requests in a row that came while the queue was full.
     pub(super) beyond_queue: u32,
+    /// Pieces of the info dictionary that it will get (BEP 9), and how many it got.
+    pub(super) metadata_asked: VecDeque<u32>,
+    pub(super) metadata_given: u32,
+    /// Hashes that it got (BEP 52).
+    pub(super) hashes_given: u64,
+    /// What it said about pieces before we knew how many there are.
+    pub(super) early: Early,
     /// Changes of its mind in the present second, about interest or what it has, which cost us work.
     pub(super) flips: Flips,
 
@@ -150,6 +162,7 @@ impl Peer {
             fast: new.reserved.fast(),
             extended: new.reserved.extended(),
             dht: new.reserved.dht(),
+            v2: new.v2,
             am_choking: true,
             am_interested: false,
             peer_choking: true,
@@ -182,6 +195,10 @@ impl Peer {
             idle_since: now,
             invalid_requests: 0,
             beyond_queue: 0,
+            metadata_asked: VecDeque::new(),
+            metadata_given: 0,
+            hashes_given: 0,
+            early: Early::default(),
             flips: Flips::new(now),
             contact: None,
             told,
@@ -197,6 +214,6 @@ impl Peer {
 
     /// Whether it has all there is, or says that it will not download.
     pub(super) fn is_seed(&self) -> bool {
-        self.upload_only || self.have.is_full()
+        self.upload_only || !self.have.is_empty() && self.have.is_full()
     }
 }

@@ -49,7 +49,7 @@ impl Rig {
     fn peer(&mut self, address: SocketAddr, outgoing: bool) -> PeerKey {
         self.next += 1;
         let reserved = Reserved::NONE.with_fast().with_extended();
-        let new = NewPeer { address, outgoing, id: PeerId([self.next; 20]), reserved };
+        let new = NewPeer { address, outgoing, id: PeerId([self.next; 20]), reserved, v2: false };
         self.swarm.handle_connected(self.now, new).unwrap()
     }
 

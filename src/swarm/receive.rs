@@ -9,7 +9,7 @@ use crate::base::{Bitfield, PeerKey, PieceIndex};
 use crate::wire::{DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name};
 
 /// Pieces a peer may allow or suggest to us that we remember; more would be noise (BEP 6 speaks of ten).
-const MAX_HINTS: usize = 64;
+pub(super) const MAX_HINTS: usize = 64;
 
 /// How long nothing is asked of a peer that rejects what it should serve.
 const REJECT_PAUSE: Duration = Duration::from_secs(1);
@@ -22,6 +22,9 @@ impl Swarm {
     pub fn handle_message(&mut self, now: Instant, key: PeerKey, message: &Message<'_>) -> Result<(), Misbehaved> {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
         peer.last_message = now;
+        if !self.is_open() && self.on_early(now, key, message)? {
+            return Ok(());
+        }
         match *message {
             Message::KeepAlive | Message::Unknown(_) => Ok(()),
             Message::Port(port) => {
@@ -68,14 +71,17 @@ impl Swarm {
                 Ok(())
             }
             Message::HashRequest(request) => {
-                // We keep no more of the tree than the torrent file gives; nobody needs it from us to verify pieces.
-                let peer = self.peers.at_mut(key);
-                if let Some(peer) = peer {
-                    peer.outbox.push(&Message::HashReject(request));
-                }
+                self.on_hash_request(key, request);
                 Ok(())
             }
-            Message::Hashes { .. } | Message::HashReject(_) => Ok(()),
+            Message::Hashes { request, hashes } => {
+                self.on_hashes(now, key, &request, hashes);
+                Ok(())
+            }
+            Message::HashReject(request) => {
+                self.on_hash_reject(now, key, &request);
+                Ok(())
+            }
             Message::Extended { id, payload } => self.on_extended(now, key, id, payload),
         }
     }
@@ -84,7 +90,7 @@ impl Swarm {
         self.geometry.piece(index).map_err(|_| Misbehaved::Geometry)
     }
 
-    fn require_fast(&self, key: PeerKey) -> Result<(), Misbehaved> {
+    pub(super) fn require_fast(&self, key: PeerKey) -> Result<(), Misbehaved> {
         match self.peers.at(key) {
             Some(peer) if !peer.fast => Err(Misbehaved::NotFast),
             _ => Ok(()),
@@ -272,6 +278,7 @@ impl Swarm {
                 self.on_dont_have(now, key, index)
             }
             Some(Extension::Pex) => self.on_pex(now, key, payload),
+            Some(Extension::Metadata) => self.on_metadata(now, key, payload),
             _ => Ok(()),
         }
     }
@@ -302,5 +309,6 @@ impl Swarm {
         } else {
             peer.said.merge(handshake);
         }
+        self.meet_source_of_metadata(now, key);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CloseReason, Swarm, choker};
+use super::{CloseReason, Stage, Swarm, choker};
 use crate::base::PeerKey;
 use crate::wire::Message;
 
@@ -23,6 +23,9 @@ const LOST_REQUEST: Duration = Duration::from_secs(60);
 
 /// Neither interested in the other for so long, while others wait to get in.
 const USELESS: Duration = Duration::from_secs(600);
+
+/// Without the metadata that we lack for so long, while others wait to get in.
+const USELESS_EARLY: Duration = Duration::from_secs(30);
 
 impl Swarm {
     /// Time has passed.
@@ -47,6 +50,7 @@ impl Swarm {
             self.fill_slots(now);
         }
         self.look_after_super_seeding(now);
+        self.look_after_description(now);
         self.make_room();
         self.refill_all(now);
         self.rebalance(now);
@@ -56,6 +60,7 @@ impl Swarm {
     /// Looks after one connection; says why it should end, if it should.
     fn look_after(&mut self, now: Instant, key: PeerKey) -> Option<CloseReason> {
         let full = self.peers.len() >= self.config.max_peers;
+        let waits = matches!(self.stage, Stage::Metadata(_));
         let peer = self.peers.at_mut(key)?;
         let since = |then: Instant| now.saturating_duration_since(then);
         if since(peer.last_message) >= SILENCE {
@@ -68,6 +73,9 @@ impl Swarm {
             return Some(CloseReason::Stalled);
         }
         if full && !peer.am_interested && !peer.peer_interested && since(peer.idle_since) >= USELESS {
+            return Some(CloseReason::Useless);
+        }
+        if full && waits && peer.said.metadata_size.is_none() && since(peer.connected) >= USELESS_EARLY {
             return Some(CloseReason::Useless);
         }
         if since(peer.last_sent) >= KEEP_ALIVE {

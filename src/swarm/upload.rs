@@ -64,6 +64,19 @@ impl Swarm {
         Ok(())
     }
 
+    /// A request before there is anything to be had.
+    pub(super) fn refuse_early(&mut self, key: PeerKey, index: u32, begin: u32, len: u32) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        peer.invalid_requests += 1;
+        if peer.invalid_requests > MAX_INVALID_REQUESTS {
+            return Err(Misbehaved::InvalidRequests);
+        }
+        if peer.fast {
+            peer.outbox.push(&Message::Reject { index, begin, len });
+        }
+        Ok(())
+    }
+
     pub(super) fn on_cancel(&mut self, key: PeerKey, index: u32, begin: u32, len: u32) -> Result<(), Misbehaved> {
         let block = self.geometry.range(index, begin, len).map_err(|_| Misbehaved::Geometry)?;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
@@ -138,6 +151,9 @@ impl Swarm {
 
     /// A whole round: ranks everybody anew.
     pub(super) fn choke_round(&mut self, now: Instant) {
+        if !self.is_open() {
+            return;
+        }
         let rows = self.rows(now);
         let slots = self.update_slots(now, &rows);
         let unchoked = self.choker.round(self.mode(), slots, &rows).to_vec();
@@ -148,6 +164,9 @@ impl Swarm {
 
     /// Fills slots that have become free, without taking one from anybody.
     pub(super) fn fill_slots(&mut self, now: Instant) {
+        if !self.is_open() {
+            return;
+        }
         let rows = self.rows(now);
         let slots = self.update_slots(now, &rows);
         for key in self.choker.fill(self.mode(), slots, &rows).to_vec() {
@@ -294,7 +313,13 @@ mod tests {
         };
         let have = Bitfield::full(geometry.piece_count());
         let mut swarm = Swarm::new(now, geometry.clone(), &have, &[], config, 3);
-        let new = NewPeer { address: ([192, 0, 2, 1], 6881).into(), outgoing: false, id: PeerId([4; 20]), reserved };
+        let new = NewPeer {
+            address: ([192, 0, 2, 1], 6881).into(),
+            outgoing: false,
+            id: PeerId([4; 20]),
+            reserved,
+            v2: false,
+        };
         let key = swarm.handle_connected(now, new).unwrap();
         swarm.handle_message(now, key, &Message::Interested).unwrap();
         let blocks: Vec<Block> = geometry.blocks(geometry.piece(0).unwrap()).collect();

@@ -26,6 +26,8 @@ pub(super) struct Conn<'a> {
     pub(super) stream: Stream,
     pub(super) key: PeerKey,
     decoder: Decoder,
+    /// The decoder knows how many pieces the torrent has.
+    sized: bool,
     /// The block whose body the decoder is filling.
     receiving: Option<Block>,
     pub(super) out: Outgoing,
@@ -34,9 +36,8 @@ pub(super) struct Conn<'a> {
 
 /// Runs the connection until it ends, and says why. A block half received goes down with it; the swarm knows.
 pub(super) async fn run(shared: &Arc<Shared>, stream: Stream, key: PeerKey, signal: &Signal) -> CloseReason {
-    let decoder = Decoder::new(Some(shared.metainfo.info.geometry().piece_count()));
-    let out = Outgoing::default();
-    let mut conn = Conn { shared, stream, key, decoder, receiving: None, out, upload: Upload::default() };
+    let (decoder, out, upload) = (Decoder::new(None), Outgoing::default(), Upload::default());
+    let mut conn = Conn { shared, stream, key, decoder, sized: false, receiving: None, out, upload };
     conn.serve(signal).await
 }
 
@@ -118,6 +119,12 @@ impl Conn<'_> {
 
     /// Hands all that is complete to the swarm, under one lock.
     fn deliver(&mut self) -> Result<(), CloseReason> {
+        if !self.sized
+            && let Some(metainfo) = self.shared.metainfo()
+        {
+            self.sized = true;
+            self.decoder.set_piece_count(metainfo.info.geometry().piece_count());
+        }
         let (key, decoder, receiving, out) = (self.key, &mut self.decoder, &mut self.receiving, &mut self.out);
         let limited = self.shared.network.limits.down.rate().is_some();
         let delivered: Result<(), Failure> = self.shared.turn(|swarm, now| {

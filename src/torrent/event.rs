@@ -1,13 +1,19 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::Failure;
 use crate::base::InfoHash;
+use crate::metainfo::Metainfo;
+pub use crate::swarm::MetadataProgress;
 
 /// Where a torrent is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
+    /// Asking peers what the torrent is: only its info-hash is known.
+    Metadata,
     /// Hashing what lies on disk.
     Checking,
     /// Fetching what is wanted.
@@ -56,6 +62,10 @@ pub struct Status {
     pub candidates: u32,
     /// Nodes that the DHT node knows; none if the torrent does not use the DHT.
     pub dht_nodes: Option<usize>,
+    /// How far the metadata has come, while it is asked of peers.
+    pub metadata: Option<MetadataProgress>,
+    /// Answers about hashes of pieces that are here, and all, while they are asked of peers (BEP 52).
+    pub hashes: Option<(u32, u32)>,
     /// Until all that is wanted is there, at the present rate.
     pub eta: Option<Duration>,
     /// Uploaded through wanted size.
@@ -134,15 +144,12 @@ pub enum Event {
     Complete,
     /// It is seeding.
     Seeding,
+    /// What the torrent is has come from peers, or from an earlier run.
+    Metadata(Arc<Metainfo>),
+    /// The hashes of its pieces that its metadata lacked have come from peers: now it could be a `.torrent` file (BEP 52).
+    PieceLayers(Arc<Metainfo>),
     /// It cannot go on.
-    Failed {
-        /// Disk, for the exit code; else network.
-        disk: bool,
-        /// One line: what, why, and what to do.
-        message: String,
-        /// The file concerned.
-        path: Option<PathBuf>,
-    },
+    Failed(Failure),
     /// It has stopped: state is saved, trackers were told.
     Stopped,
 }
@@ -167,6 +174,8 @@ impl Status {
             seeds: 0,
             candidates: 0,
             dht_nodes: None,
+            metadata: None,
+            hashes: None,
             eta: None,
             ratio: 0.0,
         }

@@ -5,17 +5,21 @@
 //! Main type: [`Torrent`].
 //!
 //! ```text
+//! beginning from what is given, and what peers say about a magnet link, to open files
+//! metadata  memory for what peers say, and where it is kept
 //! opening   open the files ─► what is on disk? (resume data, else hashing) ─► take the space
 //! task      one per torrent: verdicts of the disk threads, time, trackers, saving, stopping
 //! conn      one per connection: socket ◄─► swarm, under a short lock per turn
 //! shared    the swarm behind its lock, and how its actions are carried out
 //! ```
 
+mod beginning;
 mod conn;
 mod dht;
 mod event;
 mod failure;
 mod limits;
+mod metadata;
 mod network;
 mod opening;
 mod outgoing;
@@ -33,11 +37,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
-pub use event::{Event, State, Status, TrackerReport};
-pub use failure::Failure;
+pub use event::{Event, MetadataProgress, State, Status, TrackerReport};
+pub use failure::{Failure, Fault};
 pub use limits::{RateLimit, RateLimits};
 pub use network::Network;
-pub use spec::{AddTorrent, SeedGoal, Spec};
+pub use spec::{AddTorrent, Choice, Choose, Origin, SeedGoal, Selected, Spec};
 
 pub use crate::storage::Place;
 
@@ -63,7 +67,9 @@ pub struct Torrent {
 
 /// What the handle and the torrent's task share.
 struct Inner {
-    metainfo: Arc<Metainfo>,
+    origin: Origin,
+    /// Once it is known.
+    metainfo: watch::Sender<Option<Arc<Metainfo>>>,
     events: broadcast::Sender<Event>,
     /// For the first who asks, so that nothing is missed.
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
@@ -78,7 +84,10 @@ struct Inner {
 
 /// Where the torrent is in its life, with what there is to see of it.
 enum Phase {
+    /// Nobody can be connected yet.
     Checking(Arc<Progress>),
+    /// The same for a torrent that was described by its peers, who are connected.
+    Opening(Arc<Shared>, Arc<Progress>),
     Running(Arc<Shared>),
     /// Stopped or failed, and what was there to see at the end.
     Ended(Box<Status>),
@@ -120,7 +129,11 @@ pub fn start(spec: Spec, disk: Arc<DiskPool>, network: Arc<Network>, trackers: T
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
     let progress = Arc::new(Progress::default());
     let inner = Arc::new(Inner {
-        metainfo: spec.torrent.metainfo.clone(),
+        origin: spec.torrent.origin.clone(),
+        metainfo: watch::Sender::new(match &spec.torrent.origin {
+            Origin::Metainfo(metainfo) => Some(metainfo.clone()),
+            Origin::Magnet(_) => None,
+        }),
         events,
         first_events: Mutex::new(Some(first)),
         phase: Mutex::new(Phase::Checking(progress.clone())),
@@ -134,14 +147,33 @@ pub fn start(spec: Spec, disk: Arc<DiskPool>, network: Arc<Network>, trackers: T
 }
 
 impl Torrent {
-    /// Its identity.
+    /// Its identity. Of a hybrid torrent that was added by one of its two hashes the other becomes known with the metainfo.
     pub fn info_hash(&self) -> InfoHash {
-        self.inner.metainfo.info.info_hash()
+        self.metainfo().map_or_else(|| self.inner.origin.info_hash(), |metainfo| metainfo.info.info_hash())
     }
 
-    /// What it is.
-    pub fn metainfo(&self) -> &Arc<Metainfo> {
-        &self.inner.metainfo
+    /// What it was added by.
+    pub fn origin(&self) -> &Origin {
+        &self.inner.origin
+    }
+
+    /// What it is, once that is known.
+    pub fn metainfo(&self) -> Option<Arc<Metainfo>> {
+        self.inner.metainfo.borrow().clone()
+    }
+
+    /// Waits until it is known what it is; `None` if it is stopped before.
+    ///
+    /// # Errors
+    /// What keeps it from going on.
+    pub async fn described(&self) -> Result<Option<Arc<Metainfo>>, Failure> {
+        let mut metainfo = self.inner.metainfo.subscribe();
+        let ended = self.finished();
+        tokio::select! {
+            biased;
+            known = metainfo.wait_for(Option::is_some) => Ok(known.ok().and_then(|known| known.clone())),
+            end = ended => end.map(|_| self.metainfo()),
+        }
     }
 
     /// How it stands now.
@@ -180,6 +212,11 @@ impl Torrent {
         });
     }
 
+    /// Whether it has stopped, for whatever reason.
+    pub fn has_ended(&self) -> bool {
+        self.inner.outcome.borrow().ended()
+    }
+
     /// Waits until it has stopped, for whatever reason.
     pub async fn stopped(&self) {
         let mut outcome = self.inner.outcome.subscribe();
@@ -213,8 +250,8 @@ impl Torrent {
 impl Inner {
     fn shared(&self) -> Option<Arc<Shared>> {
         match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
-            Phase::Running(shared) => Some(shared.clone()),
-            _ => None,
+            Phase::Running(shared) | Phase::Opening(shared, _) => Some(shared.clone()),
+            Phase::Checking(_) | Phase::Ended(_) => None,
         }
     }
 
@@ -242,22 +279,31 @@ impl Inner {
         let mut status = Status {
             wanted_bytes: self.wanted_bytes.load(Ordering::Relaxed),
             have_bytes: self.have_bytes.load(Ordering::Relaxed),
-            piece_count: self.metainfo.info.geometry().piece_count(),
+            piece_count: self.metainfo.borrow().as_ref().map_or(0, |m| m.info.geometry().piece_count()),
             ..Status::new(State::Stopped)
         };
-        let shared = match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+        let (shared, checking) = match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
             Phase::Checking(progress) => {
                 status.state = State::Checking;
                 status.checked_bytes = progress.bytes.load(Ordering::Relaxed);
                 return status;
             }
             Phase::Ended(last) => return Status::clone(last),
-            Phase::Running(shared) => shared.clone(),
+            Phase::Opening(shared, progress) => (shared.clone(), Some(progress.bytes.load(Ordering::Relaxed))),
+            Phase::Running(shared) => (shared.clone(), None),
         };
-        let (totals, have_pieces, complete) =
-            shared.turn_quietly(|swarm| (swarm.totals(Instant::now()), swarm.have().count(), swarm.is_complete()));
-        status.state = if complete { State::Seeding } else { State::Downloading };
-        status.cause = cause(&totals, complete, shared.dht.as_ref().map(DhtClient::node_count));
+        let dht_nodes = shared.dht.as_ref().map(DhtClient::node_count);
+        let (totals, have_pieces, complete, open) = shared.turn_quietly(|swarm| {
+            (swarm.totals(Instant::now()), swarm.have().count(), swarm.is_complete(), swarm.is_open())
+        });
+        status.checked_bytes = checking.unwrap_or(0);
+        (status.state, status.cause) = match (checking, open) {
+            (Some(_), _) => (State::Checking, None),
+            (None, false) => (State::Metadata, Some(early_cause(&totals, dht_nodes))),
+            (None, true) if complete => (State::Seeding, None),
+            (None, true) => (State::Downloading, cause(&totals, dht_nodes)),
+        };
+        (status.metadata, status.hashes) = (totals.metadata, totals.hashes);
         status.down_rate = totals.down_rate;
         status.up_rate = totals.up_rate;
         status.downloaded = totals.downloaded;
@@ -280,17 +326,41 @@ fn ratio(uploaded: u64, wanted: u64) -> f64 {
     if wanted == 0 { 0.0 } else { uploaded as f64 / wanted as f64 }
 }
 
+fn no_peers(dht_nodes: Option<usize>) -> String {
+    match dht_nodes {
+        None => "no peers known".to_owned(),
+        Some(0) => "no peers known, and no DHT nodes so far".to_owned(),
+        Some(nodes) => format!("no peers known, asking the DHT ({nodes} nodes)"),
+    }
+}
+
+/// What a torrent waits for of which only the info-hash is known.
+fn early_cause(totals: &crate::swarm::Totals, dht_nodes: Option<usize>) -> String {
+    let count = |n: u32, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    match (totals.peers, totals.metadata, totals.hashes) {
+        (0, ..) if totals.candidates == 0 => no_peers(dht_nodes),
+        (0, ..) => format!("trying {}", count(totals.candidates, "known peer")),
+        (peers, Some(progress), _) if progress.sources == 0 => {
+            format!("{} connected, none has the metadata so far", count(peers, "peer"))
+        }
+        (_, Some(progress), _) => format!(
+            "{} of {} of the metadata from {}",
+            progress.pieces,
+            count(progress.piece_count, "part"),
+            count(progress.sources, "peer")
+        ),
+        (_, None, Some((here, all))) => format!("hashes of pieces: {here} of {} are here", count(all, "answer")),
+        (_, None, None) => "reading the metadata".to_owned(),
+    }
+}
+
 /// Why nothing moves, if nothing does.
-fn cause(totals: &crate::swarm::Totals, complete: bool, dht_nodes: Option<usize>) -> Option<String> {
-    if complete || totals.down_rate > 0 {
+fn cause(totals: &crate::swarm::Totals, dht_nodes: Option<usize>) -> Option<String> {
+    if totals.down_rate > 0 {
         return None;
     }
     Some(match (totals.peers, totals.candidates, totals.interesting, totals.choking) {
-        (0, 0, ..) => match dht_nodes {
-            None => "no peers known".to_owned(),
-            Some(0) => "no peers known, and no DHT nodes so far".to_owned(),
-            Some(nodes) => format!("no peers known, asking the DHT ({nodes} nodes)"),
-        },
+        (0, 0, ..) => no_peers(dht_nodes),
         (0, 1, ..) => "trying the only known peer".to_owned(),
         (0, known, ..) => format!("trying {known} known peers"),
         (1, _, 0, _) => "the only peer has nothing that is missing".to_owned(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::RateLimits;
+use super::metadata::MetadataMemory;
 use crate::net::dial::Dialer;
 use crate::net::handshake::Answerer;
 use crate::net::lsd::Lsd;
@@ -35,6 +36,8 @@ pub struct Network {
     connections: Arc<Semaphore>,
     half_open: Semaphore,
     dials: Pace,
+    /// For info dictionaries that are fetched from peers.
+    pub(super) metadata_memory: Arc<MetadataMemory>,
     ip_filter: RwLock<Arc<IpFilter>>,
 }
 
@@ -49,6 +52,7 @@ impl Network {
             connections: Arc::new(Semaphore::new(max_connections)),
             half_open: Semaphore::new(MAX_HALF_OPEN),
             dials: Pace::new(DIALS_PER_SECOND, DIAL_BURST),
+            metadata_memory: Arc::default(),
             ip_filter: RwLock::default(),
         }
     }

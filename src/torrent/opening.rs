@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::saving::{self, Saved};
 use super::shared::expected;
-use super::{Failure, Inner, Spec};
+use super::{Failure, Fault, Inner, Spec};
 use crate::base::{Bitfield, Geometry, PieceIndex};
 use crate::metainfo::Info;
 use crate::storage::{Checked, ErrorKind, Layout, Options, PieceState, Place, Progress, Storage, StorageError, check};
@@ -30,13 +30,12 @@ impl From<StorageError> for Failure {
             ErrorKind::ReadOnly | ErrorKind::Permission => "; choose another folder, or change its permissions",
             _ => "",
         };
-        Self { disk: true, message: format!("{error}{advice}"), path: Some(error.path) }
+        Self { fault: Fault::Disk, message: format!("{error}{advice}"), path: Some(error.path) }
     }
 }
 
 /// Opens the files, finds out what is in them, and takes the space for the rest. Blocks: for a disk thread.
-pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Opened, Failure> {
-    let info = &spec.torrent.metainfo.info;
+pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress) -> Result<Opened, Failure> {
     let options = Options {
         backend: spec.torrent.backend,
         preallocate: spec.torrent.preallocate,
@@ -48,7 +47,7 @@ pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Op
     let storage = Storage::open(Layout::new(info, &spec.torrent.place), &spec.torrent.place, options)?;
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
-    let state_path = state_path(spec);
+    let state_path = state_path(spec, info);
     let (mut saved, trusted) = saving::load(&state_path, info, &storage);
     let have = match trusted {
         Some(trusted) => recheck(info, &storage, trusted, progress)?,
@@ -57,7 +56,7 @@ pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Op
     if read_only && have.is_none() {
         let path = storage.path();
         let message = format!("{}: none of the torrent's data is there", path.display());
-        return Err(Failure { disk: true, message, path: Some(path) });
+        return Err(Failure { fault: Fault::Disk, message, path: Some(path) });
     }
     storage.prepare()?;
     tracing::info!(name = info.name(), backend = ?storage.backend(), reason = storage.backend_reason(), "storage");
@@ -66,8 +65,8 @@ pub(super) fn open(inner: &Inner, spec: &Spec, progress: &Progress) -> Result<Op
     Ok(Opened { storage: Arc::new(storage), have, saved })
 }
 
-fn state_path(spec: &Spec) -> PathBuf {
-    spec.state_dir.join(format!("{}.resume", spec.torrent.metainfo.info.info_hash()))
+fn state_path(spec: &Spec, info: &Info) -> PathBuf {
+    spec.state_dir.join(format!("{}.resume", info.info_hash()))
 }
 
 /// Believes what a clean state and unchanged files prove, and hashes the rest.
@@ -107,7 +106,7 @@ fn full_check(info: &Info, storage: &Storage, progress: &Progress) -> Result<Bit
 fn run_check(info: &Info, storage: &Storage, only: Option<&Bitfield>, progress: &Progress) -> Result<Checked, Failure> {
     let mut checked = check(storage, &|piece| expected(info, piece), only, None, progress);
     if checked.cancelled {
-        return Err(Failure { disk: false, message: "stopped".into(), path: None });
+        return Err(Failure::new(Fault::Internal, "stopped"));
     }
     let unreadable = checked.states.contains(&PieceState::Unreadable);
     match checked.errors.pop() {

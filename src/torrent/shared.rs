@@ -9,14 +9,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
 use super::conn;
 use super::event::Event;
 use super::network::Network;
-use crate::base::{PeerId, PeerKey, PieceIndex};
+use crate::base::{Bitfield, InfoHash, PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
 use crate::hash::Expected;
 use crate::metainfo::{Info, Metainfo};
 use crate::net::dht::DhtClient;
 use crate::net::stream::Stream;
 use crate::storage::Storage;
-use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Spill, Swarm};
+use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Priority, Spill, Swarm};
 use crate::wire::{Handshake, Reserved, client_name};
 
 /// How a connection's task is told things.
@@ -47,13 +47,28 @@ struct Inner {
 pub(super) struct News {
     pub(super) pieces: Vec<PieceIndex>,
     pub(super) complete: bool,
+    /// The info dictionary.
+    pub(super) metadata: Option<Result<Vec<u8>, NoSuchMetadata>>,
+    /// Bytes that would be of use for fetching it.
+    pub(super) memory: Option<u64>,
+    pub(super) layers: Option<Vec<(usize, Vec<[u8; 32]>)>>,
 }
+
+/// The two info-hashes of a link name different torrents.
+#[derive(Debug)]
+pub(super) struct NoSuchMetadata;
 
 /// See the [module](self).
 pub(super) struct Shared {
     inner: Mutex<Inner>,
-    pub(super) metainfo: Arc<Metainfo>,
-    pub(super) storage: Arc<Storage>,
+    /// Its identity, as far as it was known at first.
+    origin: InfoHash,
+    /// What the torrent is, once that is known.
+    described: OnceLock<Arc<Metainfo>>,
+    /// The same with hashes that were missing, once they are known.
+    completed: OnceLock<Arc<Metainfo>>,
+    /// Its files, once they are open.
+    storage: OnceLock<Arc<Storage>>,
     pub(super) disk: Arc<DiskPool>,
     /// What is being read ahead for those who download from us.
     pub(super) aheads: Arc<ReadAheads>,
@@ -84,8 +99,7 @@ impl Shared {
     #[expect(clippy::too_many_arguments, reason = "it is a struct literal with a private part")]
     pub(super) fn new(
         swarm: Swarm,
-        metainfo: Arc<Metainfo>,
-        storage: Arc<Storage>,
+        origin: InfoHash,
         disk: Arc<DiskPool>,
         verdicts: Arc<Completions>,
         network: Arc<Network>,
@@ -96,8 +110,10 @@ impl Shared {
         let inner = Inner { swarm, signals: Vec::new(), news: News::default() };
         Self {
             inner: Mutex::new(inner),
-            metainfo,
-            storage,
+            origin,
+            described: OnceLock::new(),
+            completed: OnceLock::new(),
+            storage: OnceLock::new(),
             disk,
             aheads: ReadAheads::new(),
             verdicts,
@@ -106,6 +122,31 @@ impl Shared {
             wake: Notify::new(),
             peer_id,
             dht,
+        }
+    }
+
+    /// What the torrent is, once that is known.
+    pub(super) fn metainfo(&self) -> Option<&Arc<Metainfo>> {
+        self.completed.get().or(self.described.get())
+    }
+
+    /// Its files, once they are open. Then it is known what it is.
+    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
+        self.storage.get()
+    }
+
+    /// It is known what the torrent is, or, the second time, what was missing of that.
+    pub(super) fn describe(self: &Arc<Self>, metainfo: Arc<Metainfo>) {
+        if let Err(completed) = self.described.set(metainfo.clone()) {
+            let _ = self.completed.set(completed);
+        }
+        self.turn(|swarm, now| swarm.set_metainfo(now, metainfo));
+    }
+
+    /// Its files are open: pieces can be exchanged.
+    pub(super) fn open(self: &Arc<Self>, storage: Arc<Storage>, have: &Bitfield, priorities: &[Priority]) {
+        if self.storage.set(storage).is_ok() {
+            self.turn(|swarm, now| swarm.open(now, have, priorities));
         }
     }
 
@@ -154,6 +195,22 @@ impl Shared {
                     inner.news.complete = true;
                     outside.news = true;
                 }
+                Action::Metadata(bytes) => {
+                    inner.news.metadata = Some(Ok(bytes));
+                    outside.news = true;
+                }
+                Action::NoSuchMetadata => {
+                    inner.news.metadata = Some(Err(NoSuchMetadata));
+                    outside.news = true;
+                }
+                Action::MetadataMemory(bytes) => {
+                    inner.news.memory = Some(bytes);
+                    outside.news = true;
+                }
+                Action::PieceLayers(layers) => {
+                    inner.news.layers = Some(layers);
+                    outside.news = true;
+                }
             }
         }
         while let Some(key) = inner.swarm.poll_wake() {
@@ -188,12 +245,9 @@ impl Shared {
     }
 
     fn verify(&self, full: FullPiece) {
-        let Some(expected) = expected(&self.metainfo.info, full.piece) else {
-            debug_assert!(false, "a torrent without all its hashes is not run");
-            return;
-        };
+        let Some((storage, expected)) = self.to_verify(full.piece) else { return };
         self.disk.push(Job::Verify(ToVerify {
-            storage: self.storage.clone(),
+            storage,
             piece: full.piece,
             blocks: full.blocks,
             expected,
@@ -201,25 +255,36 @@ impl Shared {
         }));
     }
 
+    /// The files, and what a piece of them must hash to.
+    fn to_verify(&self, piece: PieceIndex) -> Option<(Arc<Storage>, Expected)> {
+        let found = self.storage().cloned().zip(self.metainfo().and_then(|m| expected(&m.info, piece)));
+        debug_assert!(found.is_some(), "pieces are not fetched without files and hashes");
+        found
+    }
+
     fn spill(&self, spill: Spill) {
         let Spill { piece, begin, blocks, digest_key } = spill;
-        let (storage, completions) = (self.storage.clone(), self.verdicts.clone());
+        let Some(storage) = self.storage().cloned() else { return };
+        let completions = self.verdicts.clone();
         self.disk.push(Job::Spill { storage, piece, begin, blocks, digest_key, completions });
     }
 
     fn verify_stored(&self, piece: PieceIndex) {
-        let Some(expected) = expected(&self.metainfo.info, piece) else {
-            debug_assert!(false, "a torrent without all its hashes is not run");
-            return;
-        };
-        let (storage, completions) = (self.storage.clone(), self.verdicts.clone());
+        let Some((storage, expected)) = self.to_verify(piece) else { return };
+        let completions = self.verdicts.clone();
         self.disk.push(Job::VerifyStored { storage, piece, expected, completions });
+    }
+
+    /// Its identity, as far as it is known.
+    fn info_hash(&self) -> InfoHash {
+        self.metainfo().map_or(self.origin, |metainfo| metainfo.info.info_hash())
     }
 
     /// What we say to peers of this torrent.
     pub(super) fn our_handshake(&self, info_hash: [u8; 20]) -> Handshake {
         let reserved = Reserved::NONE.with_fast().with_extended();
-        let reserved = if self.dht.is_some() { reserved.with_dht() } else { reserved };
+        let private = self.metainfo().is_some_and(|metainfo| metainfo.info.is_private());
+        let reserved = if self.dht.is_some() && !private { reserved.with_dht() } else { reserved };
         Handshake { info_hash, peer_id: self.peer_id, reserved }
     }
 
@@ -228,7 +293,7 @@ impl Shared {
         let Some(permit) = self.network.connection() else {
             return self.turn(|swarm, now| swarm.handle_dial_failed(now, address));
         };
-        let ours = self.our_handshake(self.metainfo.info.info_hash().wire());
+        let ours = self.our_handshake(self.origin.wire());
         match self.network.paced(self.network.dialer.dial(address, &ours)).await {
             Ok((stream, theirs)) => self.attend(stream, address, true, theirs, permit).await,
             Err(e) => {
@@ -248,7 +313,8 @@ impl Shared {
         permit: OwnedSemaphorePermit,
     ) {
         let signal = Arc::new(Signal::default());
-        let new = NewPeer { address, outgoing, id: theirs.peer_id, reserved: theirs.reserved };
+        let v2 = self.info_hash().as_v2().is_some_and(|hash| hash.truncated() == theirs.info_hash);
+        let new = NewPeer { address, outgoing, id: theirs.peer_id, reserved: theirs.reserved, v2 };
         // The signal must stand before anybody can learn the key.
         let joined = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,12 +1,13 @@
 //! What a torrent is told when it starts.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::PeerId;
-use crate::metainfo::Metainfo;
+use crate::base::{InfoHash, PeerId};
+use crate::metainfo::{Magnet, Metainfo};
 use crate::net::dht::DhtClient;
 use crate::storage::{Backend, Place, Preallocate};
 
@@ -19,16 +20,95 @@ pub struct SeedGoal {
     pub time: Option<Duration>,
 }
 
+/// What is known of a torrent that is added.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Origin {
+    /// All of it.
+    Metainfo(Arc<Metainfo>),
+    /// What a magnet link says; the rest is asked of peers.
+    Magnet(Arc<Magnet>),
+}
+
+impl Origin {
+    /// Its identity, or one of two if a link does not know better.
+    pub fn info_hash(&self) -> InfoHash {
+        match self {
+            Self::Metainfo(metainfo) => metainfo.info.info_hash(),
+            Self::Magnet(magnet) => magnet.info_hash,
+        }
+    }
+
+    /// What to call it: as it stands there, so to be shown through [`Printable`](crate::base::Printable).
+    pub fn name(&self) -> String {
+        match self {
+            Self::Metainfo(metainfo) => metainfo.info.name().to_owned(),
+            Self::Magnet(magnet) => magnet.name.clone().unwrap_or_else(|| magnet.info_hash.to_string()),
+        }
+    }
+
+    /// Its trackers, in tiers.
+    pub(super) fn announce(&self) -> Vec<Vec<String>> {
+        match self {
+            Self::Metainfo(metainfo) => metainfo.announce.clone(),
+            Self::Magnet(magnet) => magnet.trackers.iter().map(|url| vec![url.clone()]).collect(),
+        }
+    }
+
+    /// Whether it is known to be private (BEP 27).
+    pub fn is_private(&self) -> bool {
+        matches!(self, Self::Metainfo(metainfo) if metainfo.info.is_private())
+    }
+}
+
+impl From<Arc<Metainfo>> for Origin {
+    fn from(metainfo: Arc<Metainfo>) -> Self {
+        Self::Metainfo(metainfo)
+    }
+}
+
+impl From<Metainfo> for Origin {
+    fn from(metainfo: Metainfo) -> Self {
+        Self::Metainfo(Arc::new(metainfo))
+    }
+}
+
+impl From<Magnet> for Origin {
+    fn from(magnet: Magnet) -> Self {
+        Self::Magnet(Arc::new(magnet))
+    }
+}
+
+/// Files of a torrent, by number: which are wanted. `None` is all of them.
+pub type Selected = Option<Vec<bool>>;
+
+/// Which files of a torrent are wanted, or in words why there is nothing to choose, which ends it.
+pub type Choice = dyn Fn(&Metainfo) -> Result<Selected, String> + Send + Sync;
+
+/// Chooses files once the metadata is there.
+#[derive(Clone)]
+pub struct Choose(pub Arc<Choice>);
+
+impl fmt::Debug for Choose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Choose")
+    }
+}
+
 /// A torrent to add, and how to treat it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AddTorrent {
     /// What it is.
-    pub metainfo: Arc<Metainfo>,
+    pub origin: Origin,
     /// Where its data lies. [`Place::Exact`] is only ever read.
     pub place: Place,
-    /// Which files to fetch, by file number in the torrent; `None` is all.
-    pub selected: Option<Vec<bool>>,
+    /// Which files to fetch, by file number in the torrent; `None` is all, or those that a magnet link selects (BEP 53).
+    pub selected: Selected,
+    /// The same for a torrent whose files are not known yet. Goes before what a magnet link selects.
+    pub choose: Option<Choose>,
+    /// Ends once the metadata is there; nothing is downloaded, no file is made.
+    pub metadata_only: bool,
     /// Pieces in order instead of rarest first.
     pub sequential: bool,
     /// Peers to try besides those from trackers.
@@ -50,11 +130,13 @@ pub struct AddTorrent {
 
 impl AddTorrent {
     /// All of a torrent, rarest first, peers from its trackers; it stops when it is complete.
-    pub fn new(metainfo: Arc<Metainfo>, place: Place) -> Self {
+    pub fn new(origin: impl Into<Origin>, place: Place) -> Self {
         Self {
-            metainfo,
+            origin: origin.into(),
             place,
             selected: None,
+            choose: None,
+            metadata_only: false,
             sequential: false,
             peers: Vec::new(),
             extra_trackers: Vec::new(),

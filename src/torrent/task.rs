@@ -8,17 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::beginning::{Opening, Ready, described, opened, prepare};
 use super::dht::{Found, Searches};
-use super::opening::{self, Opened};
+use super::metadata::{self, Grant};
+use super::opening;
 use super::saving::{self, Saved};
-use super::shared::Shared;
+use super::shared::{News, NoSuchMetadata, Shared};
 use super::trackers::Trackers;
-use super::{Event, Failure, Inner, Network, Outcome, Phase, Spec, State, ratio};
+use super::{Event, Failure, Fault, Inner, Network, Outcome, Phase, Spec, State, ratio};
 use crate::base::{Bitfield, PieceIndex};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
+use crate::metainfo::Metainfo;
 use crate::net::lsd::Membership;
 use crate::net::tracker::TrackerClient;
-use crate::storage::{Progress, StorageError};
+use crate::storage::{Progress, Storage, StorageError};
 use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
 use crate::tracker::Totals;
 
@@ -40,27 +43,37 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How often goals, and the want of peers, are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-struct Task {
-    inner: Arc<Inner>,
-    shared: Arc<Shared>,
-    trackers: Trackers,
+/// What trackers are told is missing while it is not known how much that is: nothing would make us a seed.
+const LEFT_UNKNOWN: u64 = 16 << 10;
+
+pub(super) struct Task {
+    pub(super) inner: Arc<Inner>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) trackers: Trackers,
     /// The search for peers in the local network.
-    lsd: Option<Membership>,
-    dht: Searches,
-    spec: Spec,
-    saved: Saved,
+    pub(super) lsd: Option<Membership>,
+    pub(super) dht: Searches,
+    pub(super) spec: Spec,
+    /// What the disk threads make of what peers sent: what the torrent is, or what was missing of that.
+    pub(super) describing: Option<oneshot::Receiver<Result<Metainfo, Failure>>>,
+    /// The files being opened.
+    pub(super) opening: Option<Opening>,
+    pub(super) memory: Grant,
+    /// Bytes that would be of use for fetching the metadata.
+    pub(super) memory_wanted: u64,
+    pub(super) saved: Saved,
     /// Pieces that each file still lacks, by its number.
-    missing: Vec<u32>,
+    pub(super) missing: Vec<u32>,
     /// Bytes verified since the last save.
-    unsaved: u64,
+    pub(super) unsaved: u64,
     /// Those of them that the disk has not been told to write.
-    held_back: u64,
-    last_save: Instant,
-    saving: Option<Saving>,
+    pub(super) held_back: u64,
+    pub(super) last_save: Instant,
+    pub(super) saving: Option<Saving>,
     /// When all that is wanted was there.
-    completed: Option<Instant>,
+    pub(super) completed: Option<Instant>,
     /// The last save was of a torrent that has ended, and nothing has happened since.
-    saved_for_good: bool,
+    pub(super) saved_for_good: bool,
 }
 
 /// A save under way at the disk threads.
@@ -71,7 +84,7 @@ async fn finish(saving: Saving) -> Result<(), Failure> {
 }
 
 /// Waits until the torrent is told to stop.
-async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
+pub(super) async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
     // The sender lives as long as the torrent.
     let _ = stop.wait_for(Option::is_some).await;
 }
@@ -93,7 +106,7 @@ async fn found(lsd: &mut Option<Membership>) -> SocketAddr {
 }
 
 /// Why the loop was left.
-enum Left {
+pub(super) enum Left {
     /// All that was asked for is done.
     Done,
     /// Told to stop.
@@ -110,29 +123,13 @@ pub(super) async fn run(
     client: TrackerClient,
     progress: Arc<Progress>,
 ) {
-    let info = &spec.torrent.metainfo.info;
-    inner.tell(Event::Added { info_hash: info.info_hash(), name: info.name().to_owned() });
+    let origin = &spec.torrent.origin;
+    inner.tell(Event::Added { info_hash: origin.info_hash(), name: origin.name() });
     let mut stop = inner.stop.subscribe();
-    let spec = Arc::new(spec);
-    let opened = {
-        let (inner, spec, progress) = (inner.clone(), spec.clone(), progress.clone());
-        disk.call(move || opening::open(&inner, &spec, &progress))
-    };
-    let opened = tokio::select! {
-        opened = opened => opened.unwrap_or_else(|_| Err(internal())),
-        () = told(&mut stop) => {
-            progress.cancel.store(true, Ordering::Relaxed);
-            inner.end(State::Stopped, None);
-            inner.tell(Event::Stopped);
-            inner.outcome.send_replace(Outcome::Stopped { ended: true });
-            return;
-        }
-    };
-    let left = match opened {
-        Err(failure) => Left::Failed(failure),
-        Ok(opened) => {
-            let spec = Arc::unwrap_or_clone(spec);
-            let mut task = Task::new(inner.clone(), spec, opened, disk, network, client);
+    let left = match prepare(&inner, spec, &disk, &progress, &mut stop).await {
+        Err(left) => left,
+        Ok(ready) => {
+            let mut task = Task::new(inner.clone(), ready, disk, network, client);
             let left = task.serve(&mut stop).await;
             task.announce_end(&left);
             let deadline = stop.borrow().unwrap_or_else(|| Instant::now() + FAREWELL);
@@ -141,10 +138,6 @@ pub(super) async fn run(
         }
     };
     end(&inner, left);
-}
-
-fn internal() -> Failure {
-    Failure { disk: false, message: "internal error, please report it".into(), path: None }
 }
 
 /// The last words.
@@ -172,24 +165,16 @@ fn end(inner: &Inner, left: Left) {
 }
 
 fn tell_failure(inner: &Inner, failure: &Failure) {
-    let Failure { disk, message, path } = failure.clone();
-    inner.tell(Event::Failed { disk, message, path });
+    inner.tell(Event::Failed(failure.clone()));
 }
 
 impl Task {
-    fn new(
-        inner: Arc<Inner>,
-        spec: Spec,
-        opened: Opened,
-        disk: Arc<DiskPool>,
-        network: Arc<Network>,
-        client: TrackerClient,
-    ) -> Self {
-        let Opened { storage, have, saved } = opened;
-        let info = &spec.torrent.metainfo.info;
+    fn new(inner: Arc<Inner>, ready: Ready, disk: Arc<DiskPool>, network: Arc<Network>, client: TrackerClient) -> Self {
+        let Ready { spec, metainfo, opened } = ready;
+        let origin = &spec.torrent.origin;
         let now = Instant::now();
         let config = SwarmConfig {
-            info_hash: info.info_hash().wire(),
+            info_hash: origin.info_hash().wire(),
             peer_id: spec.peer_id,
             listen_port: spec.listen.first().map(std::net::SocketAddr::port),
             dht_port: spec.listen.first().filter(|_| spec.dht.is_some()).map(std::net::SocketAddr::port),
@@ -198,67 +183,60 @@ impl Task {
             limit_up: network.limits.up.rate(),
             sequential: spec.torrent.sequential,
             super_seed: spec.torrent.super_seed,
-            pex: spec.use_pex && !info.is_private(),
+            pex: spec.use_pex && !origin.is_private(),
             many_per_address: false,
         };
-        let missing = opening::missing_pieces(&storage, &have);
-        let priorities = opening::priorities(info.geometry(), &storage);
-        let seed = random();
-        let mut swarm = Swarm::new(now, info.geometry().clone(), &have, &priorities, config, seed);
-        swarm.handle_ip_filter(network.ip_filter());
+        let mut swarm = Swarm::unknown(now, origin.info_hash(), config, random());
         for address in &spec.listen {
             // With every interface listened on, our own address is known only from others.
             if !address.ip().is_unspecified() {
                 swarm.handle_own_address(*address);
             }
         }
-        let shared = Arc::new(Shared::new(
-            swarm,
-            spec.torrent.metainfo.clone(),
-            storage,
-            disk,
-            Completions::new(),
-            network,
-            inner.events.clone(),
-            spec.peer_id,
-            spec.dht.clone(),
-        ));
-        let trackers = Trackers::new(now, &spec, client, random());
+        let memory = Grant::none(network.metadata_memory.clone());
+        let (info_hash, events) = (origin.info_hash(), inner.events.clone());
+        let lsd = network.lsd.as_ref().filter(|_| !origin.is_private()).map(|lsd| lsd.join(info_hash.wire_forms()));
         let port = spec.listen.first().map(std::net::SocketAddr::port).filter(|_| !spec.implied_port);
-        let dht = Searches::new(now, spec.dht.clone(), port, info.info_hash().wire_forms());
-        if let Some(client) = &spec.dht {
-            client.add_names(&spec.torrent.metainfo.nodes);
-        }
-        inner.set_phase(Phase::Running(shared.clone()));
-        let forms = spec.torrent.metainfo.info.info_hash().wire_forms();
-        let public = !spec.torrent.metainfo.info.is_private();
-        let lsd = shared.network.lsd.as_ref().filter(|_| public).map(|lsd| lsd.join(forms));
-        Self {
-            inner,
-            shared,
-            trackers,
+        let dht = Searches::new(now, spec.dht.clone(), port, info_hash.wire_forms());
+        let (peer_id, client_of_dht) = (spec.peer_id, spec.dht.clone());
+        let shared = Shared::new(swarm, info_hash, disk, Completions::new(), network, events, peer_id, client_of_dht);
+        let mut task = Self {
+            shared: Arc::new(shared),
+            trackers: Trackers::new(now, &spec, client, random()),
             lsd,
             dht,
+            inner,
             spec,
-            saved,
-            missing,
+            describing: None,
+            opening: None,
+            memory,
+            memory_wanted: 0,
+            saved: Saved::default(),
+            missing: Vec::new(),
             unsaved: 0,
             held_back: 0,
             last_save: now,
             saving: None,
             completed: None,
             saved_for_good: false,
+        };
+        if let Some(metainfo) = metainfo {
+            task.describe(metainfo);
         }
+        if let Some(opened) = opened {
+            task.open(opened);
+        }
+        task.inner.set_phase(Phase::Running(task.shared.clone()));
+        task
     }
 
     async fn serve(&mut self, stop: &mut watch::Receiver<Option<Instant>>) -> Left {
-        let (peers, known) = (self.spec.torrent.peers.clone(), self.saved.peers.clone());
-        let complete = self.shared.turn(|swarm, now| {
-            swarm.handle_candidates(now, Source::Manual, &peers);
-            swarm.handle_candidates(now, Source::Resume, &known);
-            swarm.is_complete()
-        });
-        if complete && let Some(left) = self.on_complete(false).await {
+        let peers = self.spec.torrent.peers.clone();
+        self.shared.turn(|swarm, now| swarm.handle_candidates(now, Source::Manual, &peers));
+        self.ask_for_peers_of_link();
+        if self.shared.storage().is_some()
+            && let Some(left) = self.begin().await
+        {
             return left;
         }
         let mut next_look = Instant::now() + LOOK;
@@ -283,7 +261,19 @@ impl Task {
                     }
                 }
                 () = self.shared.wake.notified() => {
-                    if self.handle_news() && let Some(left) = self.on_complete(true).await {
+                    if let Some(left) = self.handle_news().await {
+                        return left;
+                    }
+                }
+                described = described(&mut self.describing) => {
+                    self.describing = None;
+                    if let Some(left) = self.on_described(described).await {
+                        return left;
+                    }
+                }
+                opened = opened(&mut self.opening) => {
+                    self.opening = None;
+                    if let Some(left) = self.on_opened(opened).await {
                         return left;
                     }
                 }
@@ -319,6 +309,9 @@ impl Task {
 
     /// Looks at goals, at the want of peers, and at what should be saved.
     fn look(&mut self) -> Option<Left> {
+        if self.memory.bytes() < self.memory_wanted {
+            self.take_memory();
+        }
         let (totals, complete) = self.shared.turn_quietly(|s| (s.totals(Instant::now()), s.is_complete()));
         if totals.peers + totals.candidates < FEW_PEERS {
             self.trackers.want_more_peers(Instant::now());
@@ -354,12 +347,12 @@ impl Task {
 
     fn save_aside(&mut self) {
         if self.saving.is_none() {
-            self.saving = Some(self.start_save(false));
+            self.saving = self.start_save(false);
         }
     }
 
     fn totals(&self) -> Totals {
-        let left = self.inner.missing_bytes();
+        let left = if self.shared.storage().is_some() { self.inner.missing_bytes() } else { LEFT_UNKNOWN };
         let totals = self.shared.turn_quietly(|swarm| swarm.totals(Instant::now()));
         Totals { uploaded: totals.uploaded, downloaded: totals.downloaded, left }
     }
@@ -398,18 +391,44 @@ impl Task {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Deals with what has happened in the swarm since the last time.
+    async fn handle_news(&mut self) -> Option<Left> {
+        let mut news = self.shared.take_news();
+        if let Some(wanted) = news.memory {
+            self.memory_wanted = wanted;
+            self.take_memory();
+        }
+        match news.metadata.take() {
+            Some(Ok(bytes)) => {
+                let origin = self.spec.torrent.origin.clone();
+                self.describing = Some(self.shared.disk.call(move || metadata::parse(&bytes, &origin)));
+                self.memory_wanted = 0;
+                self.memory.resize(0);
+            }
+            Some(Err(NoSuchMetadata)) => {
+                let why = "the two info-hashes of the link name different torrents";
+                return Some(Left::Failed(Failure::new(Fault::Torrent, why)));
+            }
+            None => {}
+        }
+        if let (Some(layers), Some(metainfo)) = (news.layers.take(), self.shared.metainfo().cloned()) {
+            self.describing = Some(self.shared.disk.call(move || metadata::with_layers(&metainfo, layers)));
+        }
+        if self.handle_pieces(&news) { self.on_complete(true).await } else { None }
+    }
+
     /// Tells of pieces and files that are there now. True if that was all that is wanted.
-    fn handle_news(&mut self) -> bool {
-        let news = self.shared.take_news();
+    fn handle_pieces(&mut self, news: &News) -> bool {
+        let Some(storage) = self.shared.storage().cloned() else { return false };
         for piece in &news.pieces {
-            let len = u64::from(self.shared.storage.geometry().data_len(*piece));
+            let len = u64::from(storage.geometry().data_len(*piece));
             self.unsaved += len;
             self.held_back += len;
-            let bytes = opening::bytes_of(&self.shared.storage, std::iter::once(*piece));
+            let bytes = opening::bytes_of(&storage, std::iter::once(*piece));
             self.inner.have_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.inner.tell(Event::Piece { piece: piece.get() });
         }
-        self.tell_whole_files(&news.pieces);
+        self.tell_whole_files(&storage, &news.pieces);
         if news.complete {
             return true;
         }
@@ -417,16 +436,14 @@ impl Task {
             self.save_aside();
         } else if self.held_back >= WRITE_BACK_BYTES {
             self.held_back = 0;
-            let storage = self.shared.storage.clone();
             drop(self.shared.disk.call(move || storage.start_writing_back()));
         }
         false
     }
 
-    fn tell_whole_files(&mut self, pieces: &[PieceIndex]) {
-        let storage = &self.shared.storage;
+    fn tell_whole_files(&mut self, storage: &Storage, pieces: &[PieceIndex]) {
         let geometry = storage.geometry();
-        let info = &self.spec.torrent.metainfo.info;
+        let Some(info) = self.shared.metainfo().map(|metainfo| &metainfo.info) else { return };
         for piece in pieces {
             let (position, len) = (geometry.position(*piece), u64::from(geometry.piece_len(*piece)));
             for file in storage.file_map().files(position, len).filter(|f| storage.is_wanted(*f)) {
@@ -442,7 +459,7 @@ impl Task {
     }
 
     /// All that is wanted is there: makes it last, and goes on to seed if that is asked for.
-    async fn on_complete(&mut self, news: bool) -> Option<Left> {
+    pub(super) async fn on_complete(&mut self, news: bool) -> Option<Left> {
         self.completed = Some(Instant::now());
         self.saved.completed.get_or_insert_with(saving::seconds_since_1970);
         if news && let Err(failure) = self.save(self.spec.torrent.seed.is_none()).await {
@@ -464,11 +481,16 @@ impl Task {
         if let Some(earlier) = self.saving.take() {
             finish(earlier).await?;
         }
-        finish(self.start_save(clean)).await
+        match self.start_save(clean) {
+            Some(saving) => finish(saving).await,
+            None => Ok(()),
+        }
     }
 
-    /// The same without waiting. One at a time.
-    fn start_save(&mut self, clean: bool) -> Saving {
+    /// The same without waiting. One at a time. `None` if there is nothing to save, because no files are open.
+    fn start_save(&mut self, clean: bool) -> Option<Saving> {
+        let storage = self.shared.storage().cloned()?;
+        let metainfo = self.shared.metainfo().cloned()?;
         self.unsaved = 0;
         self.held_back = 0;
         self.last_save = Instant::now();
@@ -478,9 +500,8 @@ impl Task {
         saved.downloaded += totals.downloaded;
         saved.peers = self.shared.turn_quietly(|swarm| swarm.remembered_addresses());
         let have: Bitfield = self.shared.turn_quietly(|swarm| swarm.have().clone());
-        let (storage, metainfo) = (self.shared.storage.clone(), self.spec.torrent.metainfo.clone());
         let complete = self.completed.is_some();
-        self.shared.disk.call(move || {
+        Some(self.shared.disk.call(move || {
             if complete {
                 storage.apply_attributes()?;
             }
@@ -490,7 +511,7 @@ impl Task {
                 tracing::warn!(%error, "state is not saved");
             }
             Ok(())
-        })
+        }))
     }
 
     /// Says how it ended as soon as that is certain, before the farewells.
@@ -509,6 +530,9 @@ impl Task {
 
     /// Saves, closes all connections, tells trackers.
     async fn wind_up(&mut self, deadline: Instant) {
+        if let Some(opening) = &self.opening {
+            opening.progress.cancel.store(true, Ordering::Relaxed);
+        }
         self.shared.turn(|swarm, _| swarm.stop());
         // Pieces at the disk threads are not lost.
         let mut done = Vec::new();
@@ -522,7 +546,8 @@ impl Task {
                 break;
             }
         }
-        self.handle_news();
+        let news = self.shared.take_news();
+        self.handle_pieces(&news);
         let totals = self.totals();
         let farewell = async {
             if self.saved_for_good {

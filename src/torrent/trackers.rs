@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{Inner, Spec, TrackerReport};
+use crate::base::InfoHash;
+use crate::metainfo::Metainfo;
 use crate::net::tracker::TrackerClient;
 use crate::torrent::Event;
 use crate::tracker::{AnnounceEvent, AnnounceResponse, Job, Schedule, ScheduleConfig, Totals, TrackerError};
@@ -36,6 +38,11 @@ pub(super) struct Found {
 /// The schedules of one torrent. A hybrid torrent is in two swarms, and has two.
 pub(super) struct Trackers {
     schedules: Vec<Schedule>,
+    /// By which name of the torrent each of them announces.
+    names: Vec<[u8; 20]>,
+    tiers: Vec<Vec<String>>,
+    config: ScheduleConfig,
+    seed: u64,
     client: TrackerClient,
     sender: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
@@ -43,8 +50,8 @@ pub(super) struct Trackers {
 
 impl Trackers {
     pub(super) fn new(now: Instant, spec: &Spec, client: TrackerClient, seed: u64) -> Self {
-        let info = &spec.torrent.metainfo.info;
-        let mut tiers = if spec.use_trackers { spec.torrent.metainfo.announce.clone() } else { vec![] };
+        let origin = &spec.torrent.origin;
+        let mut tiers = if spec.use_trackers { origin.announce() } else { vec![] };
         if spec.use_trackers {
             tiers.extend(spec.torrent.extra_trackers.iter().map(|url| vec![url.clone()]));
         }
@@ -56,12 +63,31 @@ impl Trackers {
             key: u32::try_from(seed >> 32).unwrap_or(0),
             port_v4: port(true),
             port_v6: port(false),
-            private: info.is_private(),
+            private: origin.is_private(),
         };
-        let schedule = |info_hash| Schedule::new(now, &tiers, ScheduleConfig { info_hash, ..config }, seed);
-        let schedules = info.info_hash().wire_forms().map(schedule).collect();
         let (sender, answers) = mpsc::channel(ANSWERS);
-        Self { schedules, client, sender, answers }
+        let (schedules, names) = (Vec::new(), Vec::new());
+        let mut trackers = Self { schedules, names, tiers, config, seed, client, sender, answers };
+        trackers.join_swarms(now, &origin.info_hash());
+        trackers
+    }
+
+    /// Announces by every name of the torrent.
+    fn join_swarms(&mut self, now: Instant, info_hash: &InfoHash) {
+        for name in info_hash.wire_forms().filter(|name| !self.names.contains(name)).collect::<Vec<_>>() {
+            let config = ScheduleConfig { info_hash: name, ..self.config };
+            self.schedules.push(Schedule::new(now, &self.tiers, config, self.seed));
+            self.names.push(name);
+        }
+    }
+
+    /// It is known what the torrent is.
+    pub(super) fn handle_metainfo(&mut self, now: Instant, metainfo: &Metainfo) {
+        if metainfo.info.is_private() {
+            self.config.private = true;
+            self.schedules.iter_mut().for_each(Schedule::set_private);
+        }
+        self.join_swarms(now, &metainfo.info.info_hash());
     }
 
     /// Starts the announces that are due. Returns how many of them say that we leave.

@@ -229,13 +229,14 @@ impl Conn<'_> {
     /// Turns the blocks that were taken into frames, as far as they are in memory. If the first of them is not, has it
     /// fetched. What is left goes back.
     fn load(&mut self) {
+        let shared = self.shared;
+        let Some(storage) = shared.storage() else { return };
         let mut taken = take(&mut self.upload.taken);
         let mut done = 0;
         while done < taken.len() && self.out.copied_len() < COPIED * BLOCK_LEN as usize {
             let run = run(&taken[done..]);
             let Some(first) = run.first() else { break };
             let len = run.iter().map(Block::len).sum();
-            let storage = &self.shared.storage;
             let lending = if self.stream.takes_maps() { Lending::Mapped } else { Lending::Copied };
             let lent = self
                 .out
@@ -262,13 +263,17 @@ impl Conn<'_> {
     /// Has a look at a request that has just come: if it will have to wait for the disk, the disk may begin now.
     fn scout(&mut self, youngest: Block) {
         let window = window(&youngest);
-        if self.upload.scouted.replace(window) != Some(window) && self.shared.storage.is_cold(youngest) {
+        if self.upload.scouted.replace(window) != Some(window) && self.is_cold(youngest) {
             self.read_ahead(window);
         }
     }
 
+    fn is_cold(&self, block: Block) -> bool {
+        self.shared.storage().is_some_and(|storage| storage.is_cold(block))
+    }
+
     fn read_ahead(&self, window: Window) -> Option<Ahead> {
-        self.shared.aheads.want(&self.shared.disk, &self.shared.storage, window)
+        self.shared.aheads.want(&self.shared.disk, self.shared.storage()?, window)
     }
 
     /// Has the first of `blocks` and some of what else is asked for brought into memory. False if that is of no use.
@@ -291,7 +296,7 @@ impl Conn<'_> {
                 }
             }
         });
-        for block in next.iter().skip(1).filter(|block| self.shared.storage.is_cold(**block)) {
+        for block in next.iter().skip(1).filter(|block| self.is_cold(**block)) {
             self.read_ahead(window(block));
         }
         true
@@ -299,11 +304,12 @@ impl Conn<'_> {
 
     /// Has the first of `blocks` read. Returns how many those are.
     fn fetch(&mut self, blocks: &[Block]) -> usize {
+        let Some(storage) = self.shared.storage() else { return 0 };
         let count = blocks.len().min(COPIED);
         let blocks = blocks[..count].to_vec();
         let (answer, receiver) = oneshot::channel();
         self.shared.disk.push(Job::Read {
-            storage: self.shared.storage.clone(),
+            storage: storage.clone(),
             blocks: blocks.clone(),
             buf: self.out.take_spare(),
             answer,

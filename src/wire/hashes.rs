@@ -22,7 +22,8 @@ pub struct HashRequest {
     pub base_layer: u32,
     /// First hash in that layer, a multiple of `length`.
     pub index: u32,
-    /// Hashes of that layer, a power of two, 2 ..= [`MAX_HASHES`].
+    /// Hashes of that layer, a power of two, 1 ..= [`MAX_HASHES`]. BEP 52 wants two at least, but libtorrent asks for one
+    /// where only one is left.
     pub length: u32,
     /// Ancestor layers for which uncles are wanted.
     pub proof_layers: u32,
@@ -32,7 +33,7 @@ impl HashRequest {
     /// Whether the numbers obey the BEP: a power of two of hashes within bounds, at a multiple of it, and no more layers
     /// than a tree can have.
     pub fn is_sound(&self) -> bool {
-        (2..=MAX_HASHES).contains(&self.length)
+        (1..=MAX_HASHES).contains(&self.length)
             && self.length.is_power_of_two()
             && self.index.is_multiple_of(self.length)
             && self.base_layer.checked_add(self.proof_layers).is_some_and(|layers| layers <= MAX_PROOF_LAYERS)
@@ -44,7 +45,7 @@ impl HashRequest {
         if !self.is_sound() {
             return 0;
         }
-        self.proof_layers.saturating_sub(self.length.ilog2() - 1)
+        (self.proof_layers + 1).saturating_sub(self.length.ilog2())
     }
 
     /// Divides the bytes of a `hashes` message into the base layer and the uncles, lowest first. `None` if the request is
@@ -95,7 +96,6 @@ mod tests {
         assert!(REQUEST.is_sound());
         let unsound = [
             HashRequest { length: 0, ..REQUEST },
-            HashRequest { length: 1, ..REQUEST },
             HashRequest { length: 6, index: 12, ..REQUEST },
             HashRequest { length: 1024, index: 0, ..REQUEST },
             HashRequest { length: 1 << 31, index: 0, ..REQUEST },
@@ -122,5 +122,8 @@ mod tests {
         assert_eq!(REQUEST.split(&bytes[1..]), None);
         let alone = HashRequest { proof_layers: 1, ..REQUEST };
         assert_eq!(alone.split(&bytes[..256]).map(|(base, uncles)| (base.len(), uncles.len())), Some((8, 0)));
+        // A lone hash needs its sibling, too.
+        let lone = HashRequest { length: 1, proof_layers: 2, ..REQUEST };
+        assert_eq!(lone.split(&bytes[..128]).map(|(base, uncles)| (base.len(), uncles.len())), Some((1, 3)));
     }
 }

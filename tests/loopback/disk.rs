@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gannet::session::{AddTorrent, Event, Place, State};
+use gannet::session::{AddTorrent, Event, Fault, Place, State};
 use gannet::storage::Preallocate;
 
 use crate::fake::Fake;
@@ -69,7 +69,7 @@ async fn a_full_disk_is_a_clear_failure() {
         let torrent = node.session.add(add).await.unwrap();
         let mut events = torrent.events();
         let failure = within(PATIENCE, "it fails", torrent.finished()).await.unwrap_err();
-        assert!(failure.disk);
+        assert_eq!(failure.fault, Fault::Disk);
         assert!(failure.message.contains("no space left") && failure.message.contains("large"), "{}", failure.message);
         assert!(failure.path.is_some());
         within(PATIENCE, "it ends", torrent.stopped()).await;

@@ -12,6 +12,7 @@ mod fake;
 mod hostile;
 mod ip_filter;
 mod lab;
+mod magnet;
 mod neighbours;
 mod proxy;
 mod rates;

@@ -178,7 +178,11 @@ async fn a_disk_that_is_full_when_blocks_are_spilled() {
     let sparse = |add: &mut gannet::session::AddTorrent| add.preallocate = Preallocate::Sparse;
     let torrent = leecher.get_with(&payload, &[seeder.address()], sparse).await;
     let failure = within(PATIENCE, "it fails", torrent.finished()).await.unwrap_err();
-    assert!(failure.disk && failure.message.contains("no space left"), "{}", failure.message);
+    assert!(
+        failure.fault == gannet::session::Fault::Disk && failure.message.contains("no space left"),
+        "{}",
+        failure.message
+    );
     within(PATIENCE, "it ends", torrent.stopped()).await;
     leecher.stop().await;
 }

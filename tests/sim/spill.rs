@@ -185,7 +185,7 @@ impl Rig {
         self.joined += 1;
         let reserved = if fast { Reserved::NONE.with_fast() } else { Reserved::NONE };
         let address = SocketAddr::from((Ipv4Addr::new(93, 184, self.joined, 1), 6881));
-        let new = NewPeer { address, outgoing: false, id: PeerId([self.joined; 20]), reserved };
+        let new = NewPeer { address, outgoing: false, id: PeerId([self.joined; 20]), reserved, v2: false };
         let Ok(key) = self.swarm.handle_connected(self.now, new) else { return };
         let asked = VecDeque::new();
         self.peers.push(Remote { key, fast, choking: true, asked, receiving: None });
@@ -318,6 +318,7 @@ impl Rig {
                     self.peers.retain(|peer| peer.key != key);
                 }
                 Action::Dial(_) | Action::Complete => {}
+                other => panic!("{other:?}"),
             }
         }
         while self.swarm.poll_wake().is_some() {}

@@ -376,8 +376,8 @@ impl World {
         let reserved = Reserved::NONE.with_fast().with_extended();
         // An incoming connection comes from another port than the one it can be reached at.
         let from = SocketAddr::new(self.nodes[i].address.ip(), 40_000);
-        let there = NewPeer { address: from, outgoing: false, id: self.nodes[i].id, reserved };
-        let here = NewPeer { address: to, outgoing: true, id: self.nodes[j].id, reserved };
+        let there = NewPeer { address: from, outgoing: false, id: self.nodes[i].id, reserved, v2: false };
+        let here = NewPeer { address: to, outgoing: true, id: self.nodes[j].id, reserved, v2: false };
         let delay = Duration::from_micros(self.rng.u64(5_000..60_000));
         let (a, b) =
             (self.nodes[i].swarm.handle_connected(now, here), self.nodes[j].swarm.handle_connected(now, there));
@@ -468,6 +468,8 @@ impl World {
                     self.close(i, key);
                 }
                 Action::Have(_) => {}
+                // Of torrents that begin with an info-hash.
+                Action::Metadata(_) | Action::NoSuchMetadata | Action::MetadataMemory(_) | Action::PieceLayers(_) => {}
                 Action::Complete => self.nodes[i].completed = Some(self.now),
             }
         }

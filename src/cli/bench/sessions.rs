@@ -113,10 +113,7 @@ async fn all_done(torrents: &[Torrent]) -> Result<(), Failure> {
             match torrent.finished().await {
                 Ok(End::Finished) => {}
                 Ok(End::Stopped) => return Err(Failure::new(Code::Bug, "a torrent stopped without having been asked")),
-                Err(failure) => {
-                    let code = if failure.disk { Code::Disk } else { Code::Bug };
-                    return Err(Failure { code, message: failure.message, path: failure.path });
-                }
+                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(())

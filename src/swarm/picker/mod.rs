@@ -207,6 +207,13 @@ impl Picker {
         }
     }
 
+    /// The same for all pieces, in their order; those behind the end of the list stay as they are.
+    pub fn set_priorities(&mut self, priorities: &[Priority]) {
+        for (piece, priority) in self.geometry.pieces().zip(priorities) {
+            self.set_priority(piece, *priority);
+        }
+    }
+
     /// How much a piece is wanted.
     pub fn priority(&self, piece: PieceIndex) -> Priority {
         self.priorities.get(piece.idx()).copied().unwrap_or(Priority::Skip)

@@ -238,6 +238,23 @@ impl Schedule {
         Self { config, trackers, refused, endpoints, groups, next_job: 0, rng, stopping: false }
     }
 
+    /// The torrent has turned out to be private: from now on one tracker at a time (BEP 27).
+    pub fn set_private(&mut self) {
+        if std::mem::replace(&mut self.config.private, true) {
+            return;
+        }
+        let mut merged: Vec<(Family, Group)> = Vec::new();
+        for group in self.groups.drain(..) {
+            let first = group.endpoints().next().and_then(|index| self.endpoints.get(index));
+            let Some(family) = first.map(|endpoint| endpoint.family) else { continue };
+            match merged.iter_mut().find(|(of, _)| *of == family) {
+                Some((_, all)) => all.tiers.extend(group.tiers),
+                None => merged.push((family, group)),
+            }
+        }
+        self.groups = merged.into_iter().map(|(_, group)| group).collect();
+    }
+
     /// The next announce to carry out, if one is due. To be called until `None`.
     pub fn poll(&mut self, now: Instant, totals: Totals) -> Option<Job> {
         if let Some(leaving) = self.endpoints.iter().position(|e| e.stopped_owed && e.in_flight.is_none()) {
