@@ -9,7 +9,7 @@ use super::command::Event;
 use super::external::Votes;
 use super::id::NodeId;
 use super::krpc::{Contact, Query, Response};
-use super::node::{Node, Socket};
+use super::node::{Endpoint, Node};
 use super::table::{K, Table};
 use super::transactions::Reason;
 
@@ -29,7 +29,7 @@ const MAX_BOOTSTRAP_WAIT: Duration = Duration::from_secs(600);
 /// Saved nodes get so much time before others are asked for help.
 const SAVED_NODES_TIME: Duration = Duration::from_secs(3);
 
-impl Socket {
+impl Endpoint {
     /// A socket's node, with nothing in its table; those of `saved` wait to be asked.
     pub(super) fn new(now: Instant, local: SocketAddr, id: NodeId, saved: &[Contact]) -> Self {
         let of_family = saved.iter().filter(|node| node.address.is_ipv6() == local.is_ipv6());

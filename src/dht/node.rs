@@ -57,7 +57,7 @@ pub struct Transmit {
 
 /// One of our sockets, as others see it: a node.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct Endpoint {
     pub(super) local: SocketAddr,
     pub(super) table: Table,
     pub(super) votes: Votes,
@@ -71,7 +71,7 @@ pub(super) struct Socket {
     pub(super) bootstrap_wait: Duration,
 }
 
-impl Socket {
+impl Endpoint {
     pub(super) fn is_v6(&self) -> bool {
         self.local.is_ipv6()
     }
@@ -85,7 +85,7 @@ impl Socket {
 pub struct Node {
     pub(super) config: NodeConfig,
     pub(super) random: Random,
-    pub(super) sockets: Vec<Socket>,
+    pub(super) sockets: Vec<Endpoint>,
     pub(super) transactions: Transactions,
     pub(super) guard: Guard,
     pub(super) answer_budget: Budget,
@@ -165,7 +165,7 @@ impl Node {
         let sockets = sockets.iter().map(|local| {
             let ids = if local.is_ipv6() { &mut ids_v6 } else { &mut ids_v4 };
             let id = ids.next().copied().unwrap_or_else(|| NodeId::random(&mut random));
-            Socket::new(now, *local, id, &saved.nodes)
+            Endpoint::new(now, *local, id, &saved.nodes)
         });
         let sockets = sockets.collect();
         let tokens = Tokens::new(now, &mut random);
@@ -231,7 +231,7 @@ impl Node {
 
     /// What the node is like now.
     pub fn stats(&self, now: Instant) -> Stats {
-        let socket = |socket: &Socket| SocketStats {
+        let socket = |socket: &Endpoint| SocketStats {
             local: socket.local,
             id: socket.table.own(),
             external: socket.external,
