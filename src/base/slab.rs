@@ -1,4 +1,5 @@
-/// Names a connection of one torrent. Never reused: a key kept too long finds nothing, not somebody else.
+/// Names a source of one torrent: a connection with a peer, or a lane of a web seed. Never reused: a key kept too long
+/// finds nothing, not somebody else.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PeerKey {
     slot: u32,
@@ -17,11 +18,13 @@ impl PeerKey {
 pub struct Slab<T> {
     slots: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
+    /// Slots whose keys stand for something that is kept elsewhere.
+    reserved: usize,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), reserved: 0 }
     }
 }
 
@@ -35,6 +38,14 @@ impl<T> Slab<T> {
         }
         let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         self.slots.push((0, Some(value)));
+        PeerKey { slot, generation: 0 }
+    }
+
+    /// A key that no value here has or will have, for good: it names something that is kept elsewhere.
+    pub fn reserve(&mut self) -> PeerKey {
+        let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        self.slots.push((0, None));
+        self.reserved += 1;
         PeerKey { slot, generation: 0 }
     }
 
@@ -84,7 +95,7 @@ impl<T> Slab<T> {
 
     /// How many values.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.reserved
     }
 
     /// Whether there is no value.
@@ -109,5 +120,11 @@ mod tests {
         assert_eq!(slab.remove(a), None);
         assert_eq!(slab.len(), 2);
         assert_eq!(slab.keys(), [c, b]);
+        let elsewhere = slab.reserve();
+        let d = slab.insert("d");
+        assert_eq!(slab.at(elsewhere), None);
+        assert_eq!(slab.remove(elsewhere), None);
+        assert_ne!(d.slot(), elsewhere.slot());
+        assert_eq!((slab.len(), slab.keys()), (3, vec![c, b, d]));
     }
 }

@@ -63,7 +63,7 @@ impl Picker {
                 // Fast ones will have answered before a slow one does.
                 return;
             }
-            if victim.peer == ask.peer {
+            if victim.peer == ask.peer || turn.kin.contains(&victim.peer) {
                 continue;
             }
             // Of a fast one's work half, as it does the other half meanwhile.
@@ -101,6 +101,7 @@ impl Picker {
             && turn.may_have(piece)
             && self.may_join(open, turn.ask)
             && !block.is_asked_from(turn.ask.peer)
+            && !turn.kin.iter().any(|kin| block.is_asked_from(*kin))
             && (1..if last { ASKERS_LAST } else { ASKERS }).contains(&in_time)
             && (turn.ask.fast || block.askers().iter().all(|asker| !self.asks.is_fast(asker.peer)))
     }

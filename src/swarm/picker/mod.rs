@@ -3,12 +3,12 @@
 //! For: availability and priority of every piece, the pieces under way and who was asked for which of their blocks.
 //! Must not know: payload, buffers, connections, time; what a peer deserves (choker) or can take (request window).
 //! Main types: [`Picker`], [`Ask`].
-//! BEPs: 3 (rarest first, strict priority, endgame), 6 (suggested and allowed-fast pieces), 54 (donthave).
+//! BEPs: 3 (rarest first, strict priority, endgame), 6 (suggested and allowed-fast pieces), 19 (gaps), 54 (donthave).
 //!
 //! A piece goes from *missing* to *open* with the first request for one of its blocks, is *full* when all of them came,
 //! and *had* once it was verified. Missing pieces stand in an order by priority and rarity (`order.rs`), open ones on
-//! shelves by who may take blocks from them (`table.rs`); how a request chooses among both is in `pick.rs`, and what
-//! happens when nothing is left to ask for in `endgame.rs`.
+//! shelves by who may take blocks from them (`table.rs`); how a request chooses among both is in `pick.rs`, for web
+//! seeds in `run.rs`, and what happens when nothing is left to ask for in `endgame.rs`.
 
 mod asks;
 mod availability;
@@ -16,6 +16,7 @@ mod endgame;
 mod open;
 mod order;
 mod pick;
+mod run;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use rustc_hash::FxHashSet;
 
 pub use availability::Counted;
 pub use pick::Ask;
+pub use run::RunAsk;
 
 use self::asks::Asks;
 use self::availability::{Availability, Shift};
@@ -391,6 +393,11 @@ impl Picker {
     /// What `peer` was asked for and has not sent, oldest first.
     pub fn requests_of(&self, peer: PeerKey) -> impl Iterator<Item = Block> {
         self.asks.of(peer).filter_map(|asked| self.geometry.block(asked.piece, asked.number).ok())
+    }
+
+    /// How many requests those are.
+    pub fn asked_of(&self, peer: PeerKey) -> usize {
+        self.asks.of(peer).len()
     }
 
     /// Who sent block `number` of a piece that is open or full.

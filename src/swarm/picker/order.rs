@@ -15,6 +15,9 @@ const SAMPLE: usize = 24;
 /// ... and this many more for each piece that is searched for.
 const SAMPLE_PER_PIECE: usize = 4;
 
+/// Pieces looked at in search of a long gap, at most.
+const SCAN_GAPS: usize = 1 << 16;
+
 /// A bucket keeps up to four times the room it uses, and this many places.
 const SPARE: usize = 64;
 
@@ -245,6 +248,29 @@ impl Order {
             let theirs = members.and_from(target.have, from).take_while(|piece| piece.get() >= from);
             found.extend(theirs.take(target.count));
         }
+    }
+
+    /// Where the longest gap of `class` begins that `have` can fill: pieces side by side that nobody was asked for. Looks
+    /// from number `from` on; the first gap of `enough` pieces is long enough.
+    pub(super) fn gap(&self, class: usize, have: &Bitfield, from: u32, enough: u32) -> Option<PieceIndex> {
+        let members = &self.classes[class].members;
+        // The first piece of a gap, and how many it has.
+        let mut best: Option<(PieceIndex, u32)> = None;
+        let mut gap = None;
+        for piece in members.and_from(have, from).take(SCAN_GAPS) {
+            let (first, len) = match gap {
+                Some((first, len)) if PieceIndex::get(first) + len == piece.get() => (first, len + 1),
+                _ => (piece, 1),
+            };
+            if best.is_none_or(|(_, longest)| len > longest) {
+                best = Some((first, len));
+            }
+            if len >= enough {
+                break;
+            }
+            gap = Some((first, len));
+        }
+        best.map(|(first, _)| first)
     }
 
     /// Panics unless the buckets hold exactly the members, each where it belongs.

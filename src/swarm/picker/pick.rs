@@ -47,13 +47,15 @@ pub(super) struct Turn<'a, 'o> {
     pub(super) ask: &'a Ask<'a>,
     /// Blocks that are still to be found.
     pub(super) left: usize,
-    may_open: usize,
+    pub(super) may_open: usize,
     /// A piece was not opened because it is too large for `may_open`.
-    cramped: bool,
+    pub(super) cramped: bool,
     /// Pieces opened before it: what it opens itself it may not go on with, or the room would not suffice.
     opened: u64,
     allowed: Option<&'a [PieceIndex]>,
-    out: &'o mut Vec<Block>,
+    /// Others that stand for the same source: nothing is asked of both.
+    pub(super) kin: &'a [PeerKey],
+    pub(super) out: &'o mut Vec<Block>,
 }
 
 /// How near an open piece is to a peer; the least is asked for first.
@@ -86,6 +88,29 @@ impl Picker {
     /// new ones, the rarest first, then what others have for themselves. In sequential mode the order is that of the
     /// pieces, whoever else is asked for them.
     pub fn pick(&mut self, ask: &Ask<'_>, out: &mut Vec<Block>) {
+        let mut turn = self.begin(ask, out);
+        if turn.left == 0 {
+            return;
+        }
+        if let Some(allowed) = turn.allowed {
+            self.pick_allowed(&mut turn, allowed);
+        } else if !self.is_idle(ask) {
+            if self.sequential {
+                self.pick_in_sequence(&mut turn);
+            } else {
+                self.pick_current(&mut turn);
+                self.pick_nearest(&mut turn);
+            }
+            if turn.left > 0 {
+                self.note_idle(&turn);
+            }
+        }
+        if turn.left > 0 {
+            self.pick_again(&mut turn);
+        }
+    }
+
+    pub(super) fn begin<'a, 'o>(&mut self, ask: &'a Ask<'a>, out: &'o mut Vec<Block>) -> Turn<'a, 'o> {
         if let Some(gone) = self.asks.squatter(ask.peer) {
             debug_assert!(false, "{gone:?} was never released");
             self.release_peer(gone);
@@ -95,32 +120,20 @@ impl Picker {
         let allowed = ask.allowed.map(|allowed| allowed.get(..HINTS).unwrap_or(allowed));
         let opened = self.table.opened();
         let cramped = ask.may_open == 0 && (0..CLASSES).any(|class| self.order.count(class) > 0);
-        let mut turn = Turn { ask, left: ask.count, may_open: ask.may_open, cramped, opened, allowed, out };
-        if turn.left == 0 {
-            return;
-        }
-        if let Some(allowed) = allowed {
-            self.pick_allowed(&mut turn, allowed);
-        } else if !self.is_idle(ask) {
-            if self.sequential {
-                self.pick_in_sequence(&mut turn);
-            } else {
-                self.pick_current(&mut turn);
-                self.pick_nearest(&mut turn);
-            }
-            if turn.left > 0 && turn.may_open > 0 && !turn.cramped {
-                let idle = Some((self.arrivals, ask.have.count()));
-                self.asks.work(ask.peer).idle = idle;
-            }
-        }
-        if turn.left > 0 {
-            self.pick_again(&mut turn);
+        Turn { ask, left: ask.count, may_open: ask.may_open, cramped, opened, allowed, kin: &[], out }
+    }
+
+    /// Remembers that there is nothing left to ask a peer for, if that is not for want of room.
+    pub(super) fn note_idle(&mut self, turn: &Turn<'_, '_>) {
+        if turn.may_open > 0 && !turn.cramped {
+            let idle = Some((self.arrivals, turn.ask.have.count()));
+            self.asks.work(turn.ask.peer).idle = idle;
         }
     }
 
     /// Whether nothing has changed for a peer since nothing was left to ask it for. Otherwise, towards the end, each of
     /// hundreds of peers would look through all its pieces in vain, with each block that comes.
-    fn is_idle(&mut self, ask: &Ask<'_>) -> bool {
+    pub(super) fn is_idle(&mut self, ask: &Ask<'_>) -> bool {
         let now = (self.arrivals, ask.have.count());
         self.asks.work(ask.peer).idle == Some(now)
     }
@@ -188,7 +201,7 @@ impl Picker {
     }
 
     /// Free blocks of open pieces that the peer has and that are `eligible`: by shelf and by how many peers have them.
-    fn pick_shelves(&mut self, turn: &mut Turn<'_, '_>, eligible: impl Fn(&OpenPiece, Shelf, u16) -> bool) {
+    pub(super) fn pick_shelves(&mut self, turn: &mut Turn<'_, '_>, eligible: impl Fn(&OpenPiece, Shelf, u16) -> bool) {
         let mut near = std::mem::take(&mut self.near);
         for shelf in Shelf::ALL {
             for (slot, open) in self.table.shelf(shelf) {
@@ -329,7 +342,7 @@ impl Picker {
     }
 
     /// Opens a missing piece for the peer, if there is room for all of it.
-    fn open(&mut self, piece: PieceIndex, class: usize, turn: &mut Turn<'_, '_>) {
+    pub(super) fn open(&mut self, piece: PieceIndex, class: usize, turn: &mut Turn<'_, '_>) {
         if turn.left == 0 || !self.order.contains(class, piece) {
             return;
         }

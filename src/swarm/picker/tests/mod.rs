@@ -2,6 +2,7 @@
 
 mod policies;
 mod random;
+mod runs;
 
 use super::*;
 use crate::base::Slab;
@@ -113,6 +114,26 @@ impl Scene {
         self.picker.pick(&Ask { peer, have, allowed, suggested, count, may_open, fast, rate: *rate }, &mut out);
         self.check();
         out
+    }
+
+    fn run_blocks(&mut self, name: &str, kin: &[&str], from: Option<u32>, count: usize, may_open: usize) -> Vec<Block> {
+        let kin: Vec<PeerKey> = kin.iter().map(|name| self.key(name)).collect();
+        let from = from.map(|piece| self.piece(piece));
+        let Peer { key, have, rate, .. } = self.peers.iter().find(|peer| peer.name == name).unwrap();
+        let (peer, rate) = (*key, *rate);
+        let ask = Ask { peer, have, allowed: None, suggested: &[], count, may_open, fast: true, rate };
+        let mut out = Vec::new();
+        self.picker.pick_run(&RunAsk { ask, kin: &kin, from }, &mut out);
+        self.check();
+        out
+    }
+
+    /// What is asked from the web seed `name`, as pieces.
+    fn run(&mut self, name: &str, kin: &[&str], from: Option<u32>, count: usize) -> String {
+        let blocks = self.run_blocks(name, kin, from, count, usize::MAX);
+        let mut pieces: Vec<_> = blocks.iter().map(|block| block.piece().to_string()).collect();
+        pieces.dedup();
+        pieces.join(" ")
     }
 
     /// What is asked from `name`, as "piece.block ...".

@@ -13,6 +13,7 @@ enum Op {
     Have(usize, u32),
     DontHave(usize, u32),
     Pick { peer: usize, count: usize, may_open: usize, fast: bool, hints: Option<(u32, bool)> },
+    Run { peer: usize, count: usize, may_open: usize, from: u32 },
     Receive(usize, usize),
     Throw(usize, u32, u32),
     Release(usize, usize),
@@ -44,7 +45,10 @@ fn op() -> impl Strategy<Value = Op> {
     let room = prop_oneof![3 => Just(usize::MAX), 1 => 0usize..10];
     let pick = (peer.clone(), 0usize..40, room, any::<bool>(), hints)
         .prop_map(|(peer, count, may_open, fast, hints)| Op::Pick { peer, count, may_open, fast, hints });
+    let run = (peer.clone(), 0usize..40, prop_oneof![3 => Just(usize::MAX), 1 => 0usize..10], piece.clone())
+        .prop_map(|(peer, count, may_open, from)| Op::Run { peer, count, may_open, from });
     prop_oneof![
+        6 => run,
         3 => have.prop_map(Op::Join),
         1 => peer.clone().prop_map(Op::Leave),
         3 => (peer.clone(), piece.clone()).prop_map(|(a, b)| Op::Have(a, b)),
@@ -110,17 +114,45 @@ impl Watched {
     }
 
     fn pick(&mut self, at: usize, count: usize, may_open: usize, fast: bool) {
-        let (name, key) = (self.scene.peers[at].name.clone(), self.scene.peers[at].key);
+        let name = self.scene.peers[at].name.clone();
         self.scene.peers[at].fast = fast;
-        let have = self.scene.peers[at].have.clone();
-        let allowed = self.scene.peers[at].allowed.clone();
+        let blocks = self.scene.pick_blocks(&name, count, may_open);
+        self.account(at, &blocks, count, may_open);
+        if blocks.len() < count && may_open == usize::MAX {
+            assert_eq!(self.left_for(at), None, "idle although there is something to ask for");
+        }
+    }
+
+    /// The same as of a web seed.
+    fn run(&mut self, at: usize, from: u32, count: usize, may_open: usize) {
+        let name = self.scene.peers[at].name.clone();
+        self.scene.peers[at].allowed = None;
+        let blocks = self.scene.run_blocks(&name, &[], Some(from), count, may_open);
+        self.account(at, &blocks, count, may_open);
+        if blocks.is_empty() && count > 0 && may_open == usize::MAX {
+            assert_eq!(self.left_for(at), None, "idle although there is something to ask for");
+        }
+    }
+
+    /// A block that the peer could be asked for.
+    fn left_for(&self, at: usize) -> Option<Block> {
+        let Peer { key, have, allowed, .. } = &self.scene.peers[at];
+        self.all_blocks().into_iter().find(|block| {
+            let ours = self.asked.get(block).is_some_and(|askers| askers.contains_key(key));
+            let allowed = allowed.as_ref().is_none_or(|allowed| allowed.contains(&block.piece()));
+            self.is_free(*block) && have.has(block.piece()) && allowed && !ours
+        })
+    }
+
+    fn account(&mut self, at: usize, blocks: &[Block], count: usize, may_open: usize) {
+        let Peer { key, have, allowed, .. } = &self.scene.peers[at];
+        let (key, have, allowed) = (*key, have.clone(), allowed.clone());
         let all = self.all_blocks();
         let reachable = |w: &Self, block: &Block| w.is_free(*block) && w.scene.picker.availability(block.piece()) > 0;
-        let blocks = self.scene.pick_blocks(&name, count, may_open);
         assert!(blocks.len() <= count);
         let (mut opened, mut again) = (0, 0);
         let open_before = self.open.clone();
-        for block in &blocks {
+        for block in blocks {
             let piece = block.piece();
             assert!(self.scene.picker.wants(piece) && have.has(piece), "{block:?}");
             assert!(allowed.as_ref().is_none_or(|allowed| allowed.contains(&piece)));
@@ -139,15 +171,7 @@ impl Watched {
         self.duplicates += again;
         assert!(self.duplicates <= 16.max(all.len() / 50));
         assert_eq!(self.duplicates, self.scene.picker.duplicates() as usize);
-        if blocks.len() < count && may_open == usize::MAX {
-            let left = all.iter().find(|block| {
-                let ours = self.asked.get(block).is_some_and(|askers| askers.contains_key(&key));
-                let allowed = allowed.as_ref().is_none_or(|allowed| allowed.contains(&block.piece()));
-                self.is_free(**block) && have.has(block.piece()) && allowed && !ours
-            });
-            assert_eq!(left, None, "idle although there is something to ask for");
-        }
-        self.picks += &show(&blocks);
+        self.picks += &show(blocks);
         self.picks += "\n";
     }
 
@@ -231,6 +255,10 @@ impl Watched {
                 self.scene.peers[at].suggested = suggested;
                 self.scene.peers[at].allowed = allowed;
                 self.pick(at, *count, *may_open, *fast);
+            }
+            Op::Run { peer: n, count, may_open, from } => {
+                let Some(at) = peer(*n) else { return };
+                self.run(at, *from, *count, *may_open);
             }
             Op::Receive(n, which) => {
                 let Some((key, block)) = peer(*n).and_then(|at| self.request(at, *which)) else { return };
