@@ -24,12 +24,14 @@ mod optional;
 mod path;
 #[cfg(test)]
 mod tests;
+mod web_seed;
 
 pub use build::{Builder, Format, Plan, PlannedPiece, SourceFile, Span};
 pub use error::MetainfoError;
 pub use info::{Attributes, File, Info, PieceHash};
 pub use magnet::Magnet;
 pub use path::SafePath;
+pub use web_seed::{Speaks, WebSeedUrl};
 
 use crate::base::bencode::{BencodeError, Dictionary, Limits};
 use crate::base::printable;
