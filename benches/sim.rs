@@ -5,6 +5,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot go on may stop")]
 
 #[allow(dead_code, reason = "made for the tests, which ask it for more")]
+#[path = "../tests/sim/web.rs"]
+mod web;
+#[allow(dead_code, reason = "made for the tests, which ask it for more")]
 #[path = "../tests/sim/world.rs"]
 mod world;
 

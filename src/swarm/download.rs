@@ -94,7 +94,12 @@ impl Swarm {
             peer.snubbed = false;
             peer.pause_until = None;
         }
-        match self.picker.receive(key, block) {
+        self.take_block(now, sender, block, data);
+    }
+
+    /// A block that came is put where it belongs, if it is of use.
+    pub(super) fn take_block(&mut self, now: Instant, sender: Sender, block: Block, data: BlockBuf) {
+        match self.picker.receive(sender.key, block) {
             Received::New { piece_full, also_asked } => {
                 let blocks = self.geometry.block_count(block.piece());
                 let partial =
@@ -111,7 +116,7 @@ impl Swarm {
                 }
             }
             Received::Duplicate | Received::Unwanted => {
-                self.totals.wasted += len;
+                self.totals.wasted += u64::from(block.len());
                 self.pool.give(data);
             }
         }
@@ -133,7 +138,7 @@ impl Swarm {
 
     /// Somebody else sent what `key` was asked, too.
     fn cancel(&mut self, now: Instant, key: PeerKey, block: Block) {
-        let Some(peer) = self.peers.at_mut(key) else { return };
+        let Some(peer) = self.peers.at_mut(key) else { return self.fetch_needs_less(key) };
         if peer.take_asked(block).is_some() {
             peer.window.release(now, 1);
         }
@@ -173,6 +178,8 @@ impl Swarm {
         // Buffers are free again for those who had to wait for them; a bad piece is to be had again by anybody.
         if self.starved || matches!(verdict, Verdict::Bad) {
             self.refill_all(now);
+        } else if self.web_seeds.starved {
+            self.fetch_more(now);
         }
     }
 
@@ -245,6 +252,9 @@ impl Swarm {
     pub(super) fn ban(&mut self, who: Identity) {
         self.totals.banned += 1;
         self.candidates.ban(who);
+        if let Identity::WebSeed(number) = who {
+            return self.ban_web_seed(number);
+        }
         let theirs = |(_, peer): &(PeerKey, &Peer)| self.candidates.identity(peer.address) == who;
         let keys: Vec<PeerKey> = self.peers.iter().filter(theirs).map(|(key, _)| key).collect();
         for key in keys {
@@ -332,5 +342,6 @@ impl Swarm {
         for key in keys {
             self.refill(now, key);
         }
+        self.fetch_more(now);
     }
 }

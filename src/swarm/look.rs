@@ -56,6 +56,12 @@ pub struct Totals {
     pub metadata: Option<MetadataProgress>,
     /// While hashes of pieces are fetched: answers that are here, and all.
     pub hashes: Option<(u32, u32)>,
+    /// Web seeds that are of use now.
+    pub web_seeds: u32,
+    /// Web seeds that are left alone for a while, because they failed.
+    pub resting_web_seeds: u32,
+    /// When the first of them is tried again.
+    pub web_seed_retry: Option<Instant>,
 }
 
 /// One connection, at one moment.
@@ -95,6 +101,8 @@ impl Swarm {
         let peers = || self.peers.iter().map(|(_, peer)| peer);
         let interesting = |peer: &&Peer| peer.am_interested;
         let open = self.is_open();
+        let web_seeds = || self.web_seeds.seeds.iter().filter(|seed| !seed.banned);
+        let resting = || web_seeds().filter_map(|seed| seed.pace.rest_until());
         Totals {
             peers: count(self.peers.len()),
             seeds: count(peers().filter(|p| open && p.have.is_full()).count()),
@@ -107,6 +115,9 @@ impl Swarm {
                 Stage::Described | Stage::Open => None,
             },
             hashes: self.hashes.as_ref().map(|hashes| hashes.progress()),
+            web_seeds: count(web_seeds().filter(|seed| seed.counted.is_some()).count()),
+            resting_web_seeds: count(resting().count()),
+            web_seed_retry: resting().min(),
             down_rate: self.totals.down.rate(now),
             up_rate: self.totals.up.rate(now),
             downloaded: self.totals.down.total(),

@@ -68,7 +68,7 @@ impl Swarm {
         self.piece_blocks().saturating_mul(2) > self.pool.ceiling()
     }
 
-    fn piece_blocks(&self) -> usize {
+    pub(super) fn piece_blocks(&self) -> usize {
         self.geometry.piece_length().div_ceil(BLOCK_LEN) as usize
     }
 
@@ -193,6 +193,8 @@ impl Swarm {
         self.make_room();
         if self.starved {
             self.refill_all(now);
+        } else if self.web_seeds.starved {
+            self.fetch_more(now);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! For: who to connect to, what to ask for, whom to serve, whom to blame.
 //! Must not know: sockets, files, threads, trackers, the clock, randomness; `now` and `seed` are passed in.
-//! Main type: [`Swarm`]. BEPs: 3, 6, 9, 10, 11, 16, 21, 27, 40, 52 (hashes of pieces), 54.
+//! Main type: [`Swarm`]. BEPs: 3, 6, 9, 10, 11, 16, 17, 19, 21, 27, 40, 52 (hashes of
+//! pieces), 54.
 //!
 //! What happened goes in by `handle_*`; what to do comes out by [`Swarm::poll_action`], [`Swarm::poll_wake`] and
 //! [`Swarm::poll_timeout`]. `impl Swarm` is spread over files by what it deals with:
@@ -15,6 +16,7 @@
 //! | `early` | a torrent of which only the info-hash is known, and what peers say meanwhile |
 //! | `describe` | pieces of the info dictionary and hashes of pieces, asked for and given |
 //! | `ahead` | laying reads out for the blocks to come |
+//! | `fetch` | what is fetched from web seeds |
 //! | `memory` | how many blocks may be asked for, what is written early to make room |
 //! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
@@ -24,7 +26,7 @@
 //!
 //! The policies stand apart, as functions and machines of plain data: [`Picker`], [`choker`], [`requests`],
 //! [`candidates`], [`ip_filter`], [`blame`], [`super_seed`], [`suggest`], [`allowed_fast`], [`metadata`],
-//! [`hash_picker`], [`hash_trees`].
+//! [`hash_picker`], [`hash_trees`], [`web_seed`].
 
 pub mod address_filter;
 mod ahead;
@@ -37,6 +39,7 @@ mod connect;
 mod describe;
 mod download;
 mod early;
+mod fetch;
 pub mod hash_picker;
 pub mod hash_trees;
 pub mod ip_filter;
@@ -56,6 +59,7 @@ pub mod super_seed;
 mod tick;
 mod upload;
 pub mod upload_slots;
+pub mod web_seed;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -75,6 +79,7 @@ pub use metadata::MetadataProgress;
 pub use partial::{FullPiece, Spill};
 pub use peer::NewPeer;
 pub use picker::{Picker, Priority};
+pub use web_seed::{Fetch, FetchOutcome, WebSeedSummary};
 
 use crate::base::{Bitfield, BlockPool, Geometry, PeerId, PeerKey, PieceIndex, Slab};
 use crate::metainfo::Metainfo;
@@ -121,7 +126,12 @@ pub enum Action {
     Dial(SocketAddr),
     /// A peer runs a node of the DHT at this address (BEP 5).
     DhtNode(SocketAddr),
-    /// Close the connection, and report by [`Swarm::handle_closed`].
+    /// Fetch this from a web seed, and report by [`Swarm::handle_fetched`] and [`Swarm::handle_fetch_ended`].
+    Fetch(Fetch),
+    /// A web seed sent bad data, and is not asked again: news for whoever watches.
+    WebSeedBanned(u32),
+    /// Close the connection, and report by [`Swarm::handle_closed`]; or end the fetch that has this key, and report by
+    /// [`Swarm::handle_fetch_ended`].
     Close(PeerKey, CloseReason),
     /// A piece was verified and written: news for whoever watches.
     Have(PieceIndex),
@@ -174,6 +184,9 @@ pub enum CloseReason {
     /// Its address is on the IP filter now.
     #[error("on the IP filter")]
     Filtered,
+    /// Others have sent by now what it was asked for.
+    #[error("not needed any more")]
+    NotNeeded,
     /// The torrent stops.
     #[error("stopping")]
     Stopping,
@@ -265,6 +278,7 @@ pub struct Swarm {
     /// Peers were told that they may tell us of others, before it was known that the torrent is private.
     pex_withdrawn: bool,
     seed: u64,
+    web_seeds: web_seed::WebSeeds,
 }
 
 /// How much of the torrent is known.
@@ -340,6 +354,7 @@ impl Swarm {
             memory_wanted: 0,
             pex_withdrawn: false,
             seed: rng.u64(..),
+            web_seeds: web_seed::WebSeeds::new(rng.u64(..)),
         }
     }
 
@@ -395,6 +410,7 @@ impl Swarm {
         for key in self.peers.keys() {
             self.close(key, CloseReason::Stopping);
         }
+        self.close_fetches(CloseReason::Stopping);
     }
 
     fn close(&mut self, key: PeerKey, reason: CloseReason) {

@@ -51,6 +51,7 @@ impl Swarm {
         }
         self.look_after_super_seeding(now);
         self.look_after_description(now);
+        self.look_after_web_seeds(now);
         self.make_room();
         self.refill_all(now);
         self.rebalance(now);

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails by panicking")]
 
 mod spill;
+mod web;
+mod web_seeds;
 mod world;
 
 use std::time::Duration;

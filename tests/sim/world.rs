@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use gannet::base::{BLOCK_LEN, Bitfield, Block, BlockBuf, Geometry, PeerId, PeerKey, PieceIndex};
 use gannet::hash::keyed_digests;
 use gannet::swarm::{
-    Action, CloseReason, FullPiece, NewPeer, Receive, Source, Spill, Spilled, Swarm, SwarmConfig, Totals, Verdict,
+    Action, CloseReason, FetchOutcome, FullPiece, NewPeer, Receive, Source, Spill, Spilled, Swarm, SwarmConfig, Totals,
+    Verdict,
 };
 use gannet::wire::{Decoder, Item, PieceHeader, Reserved};
+
+use crate::web::{Request, Server};
 
 /// How a node behaves beyond what its swarm decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,6 +84,11 @@ pub(crate) struct Node {
     turn: VecDeque<PeerKey>,
     uplink_busy: bool,
     downlink_free: Duration,
+    /// The servers that it knows, by the numbers of its web seeds.
+    pub(crate) web_seeds: Vec<usize>,
+    pub(crate) requests: HashMap<PeerKey, Request>,
+    /// Web seeds it has banned.
+    pub(crate) banned: Vec<usize>,
     gone: bool,
     sent_bad: usize,
     /// The marks of blocks that were written before they were verified.
@@ -100,7 +108,7 @@ struct Link {
     in_turn: bool,
 }
 
-enum What {
+pub(crate) enum What {
     Join,
     Tick,
     Connect {
@@ -140,18 +148,31 @@ enum What {
     Closed {
         key: PeerKey,
     },
+    /// A web seed's answer has begun, or its next block is there.
+    Fetched {
+        key: PeerKey,
+        number: u64,
+        first: bool,
+    },
+    /// A fetch was told to end.
+    GivenUp {
+        key: PeerKey,
+    },
     Vanish,
 }
 
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
+    pub(crate) servers: Vec<Server>,
+    /// Requests to servers so far.
+    pub(crate) requests_made: u64,
     pub(crate) now: Duration,
     base: Instant,
     geometry: Geometry,
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
     events: HashMap<u64, What>,
     next: u64,
-    rng: fastrand::Rng,
+    pub(crate) rng: fastrand::Rng,
     by_address: HashMap<SocketAddr, usize>,
     /// How many others each node hears of when it joins.
     pub(crate) acquaintances: usize,
@@ -216,6 +237,9 @@ impl World {
                 turn: VecDeque::new(),
                 uplink_busy: false,
                 downlink_free: Duration::ZERO,
+                web_seeds: Vec::new(),
+                requests: HashMap::new(),
+                banned: Vec::new(),
                 gone: false,
                 sent_bad: 0,
                 disk: HashMap::new(),
@@ -225,6 +249,8 @@ impl World {
         }
         let mut world = Self {
             nodes,
+            servers: Vec::new(),
+            requests_made: 0,
             now: Duration::ZERO,
             base,
             geometry,
@@ -247,13 +273,13 @@ impl World {
         world
     }
 
-    fn at(&mut self, when: Duration, node: usize, what: What) {
+    pub(crate) fn at(&mut self, when: Duration, node: usize, what: What) {
         self.next += 1;
         self.queue.push(Reverse((when, self.next, node)));
         self.events.insert(self.next, what);
     }
 
-    fn instant(&self) -> Instant {
+    pub(crate) fn instant(&self) -> Instant {
         self.base + self.now
     }
 
@@ -352,6 +378,8 @@ impl World {
                 node.swarm.handle_verdict(now, piece, &verdict, vec![]);
             }
             What::Closed { key } => self.drop_link(i, key),
+            What::Fetched { key, number, first } => self.fetched(i, key, number, first),
+            What::GivenUp { key } => self.end_fetch(i, key, &FetchOutcome::GivenUp),
             What::Vanish => {
                 let keys: Vec<PeerKey> = self.nodes[i].links.keys().copied().collect();
                 for key in keys {
@@ -444,7 +472,7 @@ impl World {
     }
 
     /// Carries out what node `i` has decided, and sends what it wants to send.
-    fn settle(&mut self, i: usize) {
+    pub(crate) fn settle(&mut self, i: usize) {
         while let Some(action) = self.nodes[i].swarm.poll_action() {
             match action {
                 Action::Verify(full) => self.at(self.now + Duration::from_millis(1), i, What::Verified { full }),
@@ -456,6 +484,14 @@ impl World {
                 }
                 Action::VerifyStored(piece) => {
                     self.at(self.now + Duration::from_millis(3), i, What::HashedStored { piece });
+                }
+                Action::Fetch(fetch) => self.begin_fetch(i, fetch),
+                Action::WebSeedBanned(number) => {
+                    let server = self.nodes[i].web_seeds[number as usize];
+                    self.nodes[i].banned.push(server);
+                }
+                Action::Close(key, _) if self.nodes[i].requests.contains_key(&key) => {
+                    self.at(self.now, i, What::GivenUp { key });
                 }
                 Action::Dial(to) => self.at(self.now + Duration::from_millis(30), i, What::Connect { to }),
                 Action::Close(key, reason) => {
@@ -541,12 +577,12 @@ impl World {
     }
 }
 
-fn transfer(bytes: u32, rate: u64) -> Duration {
+pub(crate) fn transfer(bytes: u32, rate: u64) -> Duration {
     if rate == u64::MAX { Duration::ZERO } else { Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / rate) }
 }
 
 /// What a block says instead of its payload. Corruption differs from time to time, as it would.
-fn mark(buf: &mut BlockBuf, corrupt: bool) {
+pub(crate) fn mark(buf: &mut BlockBuf, corrupt: bool) {
     let bytes = buf.as_mut_slice();
     bytes.fill(0);
     bytes[0] = if corrupt { MARK_BAD } else { MARK_GOOD };
