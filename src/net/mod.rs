@@ -1,12 +1,12 @@
 //! L3: sockets.
 //!
 //! For: connecting, listening, the handshake of peers, plain and encrypted; one UDP port for all that is not TCP; talking
-//! to trackers over HTTP and UDP; the node of the DHT; neighbours in the local network; the device and the proxy that all
+//! to trackers over HTTP and UDP, and to web seeds; the node of the DHT; neighbours in the local network; the device and the proxy that all
 //! of this goes by.
 //! Must not know: what is decided with what arrives.
 //! Main types: [`Stream`](stream::Stream), [`Dialer`](dial::Dialer), [`Answerer`](handshake::Answerer),
 //! [`Egress`](egress::Egress).
-//! BEPs: 3 (handshake), 5, 7, 14, 15, 23.
+//! BEPs: 3 (handshake), 5, 7, 14, 15, 17, 19, 23.
 
 pub mod dht;
 pub mod dial;
@@ -24,3 +24,4 @@ pub mod proxy;
 pub mod stream;
 pub mod tracker;
 pub mod udp;
+pub mod web_seed;

@@ -20,12 +20,18 @@ use url::{Host, Url};
 pub use address::{LookupError, Reach, Scope, lookup, scope};
 
 use super::egress::Egress;
+use crate::swarm::web_seed::MAX_LANES;
 use crate::sys;
 use crate::tracker::http::may_redirect;
 use crate::tracker::{Family, printable};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
+
+/// Connections to one host that are kept while they are not needed ...
+const KEPT: usize = 2;
+/// ... and of a web seed: one for each request that may be under way.
+const KEPT_FOR_RANGES: usize = MAX_LANES;
 
 /// Characters of an error text of the system or of a library.
 const MAX_TEXT: usize = 160;
@@ -59,6 +65,28 @@ pub struct Get<'a> {
     pub limit: usize,
     /// For everything: look-up, connection, redirects, head and body.
     pub deadline: Duration,
+}
+
+/// One request for a part of what a URL leads to.
+#[derive(Clone, Debug)]
+pub(super) struct Open<'a> {
+    pub(super) url: &'a Url,
+    pub(super) family: Option<Family>,
+    /// Which URLs may lead to this machine or its network; none if the way has come from the internet.
+    pub(super) local: fn(&Url) -> bool,
+    pub(super) outside: bool,
+    /// The value of the header `Range`.
+    pub(super) range: Option<String>,
+}
+
+/// An answer whose body has not been read, after all redirects.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) response: reqwest::Response,
+    /// Where it came from ...
+    pub(super) url: Url,
+    /// ... by way of the internet: no redirect from there leads to this machine or its network.
+    pub(super) outside: bool,
 }
 
 /// What came.
@@ -106,15 +134,31 @@ pub struct HttpClient {
 #[derive(Debug)]
 struct Inner {
     config: HttpConfig,
+    purpose: Purpose,
     /// By family (any, IPv4, IPv6), reach and TLS: in `reqwest` these belong to the client, not to the request. Each is
     /// made when it is first needed; those without TLS load no certificates.
     clients: [OnceCell<reqwest::Client>; 12],
 }
 
+/// What a client is tuned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Answers that are read whole.
+    Answers,
+    /// Parts of files, one after the other, each as it lies on the server.
+    Ranges,
+}
+
 impl HttpClient {
     /// Nothing is opened or loaded before the first request.
     pub fn new(config: HttpConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, clients: Default::default() }) }
+        Self { inner: Arc::new(Inner { config, purpose: Purpose::Answers, clients: Default::default() }) }
+    }
+
+    /// A client for parts of files: the same way out, but nothing is decompressed, and more connections are kept.
+    pub(super) fn for_ranges(&self) -> Self {
+        let config = self.inner.config.clone();
+        Self { inner: Arc::new(Inner { config, purpose: Purpose::Ranges, clients: Default::default() }) }
     }
 
     /// Whether a proxy stands between us and everybody.
@@ -132,22 +176,29 @@ impl HttpClient {
     }
 
     async fn follow(&self, get: Get<'_>) -> Result<Answer, HttpError> {
-        let mut url = get.url.clone();
-        let mut came_from_outside = false;
+        let Get { url, family, local, .. } = get;
+        let opened = self.open(Open { url, family, local, outside: false, range: None }).await?;
+        read(opened.response, get).await
+    }
+
+    /// Asks, and follows redirects. Nothing bounds the time that it takes.
+    pub(super) async fn open(&self, open: Open<'_>) -> Result<Opened, HttpError> {
+        let mut url = open.url.clone();
+        let mut outside = open.outside;
         for _ in 0..=MAX_REDIRECTS {
-            let local = !came_from_outside && (get.local)(&url);
+            let local = !outside && (open.local)(&url);
             let reach = if local { Reach::Local } else { Reach::Public };
-            let response = self.hop(&url, get, reach).await?;
+            let response = self.hop(&url, &open, reach).await?;
             // Behind a proxy nobody knows where the answer came from.
             let remote = response.remote_addr().filter(|_| !self.is_proxied());
-            came_from_outside |= remote.is_none_or(|r| scope(r.ip()) != Scope::Local);
-            let Some(next) = redirect(&url, &response)? else { return read(response, get).await };
+            outside |= remote.is_none_or(|r| scope(r.ip()) != Scope::Local);
+            let Some(next) = redirect(&url, &response)? else { return Ok(Opened { response, url, outside }) };
             url = next;
         }
         Err(HttpError::Redirect(format!("redirected more than {MAX_REDIRECTS} times")))
     }
 
-    async fn hop(&self, url: &Url, get: Get<'_>, reach: Reach) -> Result<reqwest::Response, HttpError> {
+    async fn hop(&self, url: &Url, open: &Open<'_>, reach: Reach) -> Result<reqwest::Response, HttpError> {
         // An address in the URL itself never comes before the resolver.
         let literal = match url.host() {
             Some(Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
@@ -158,13 +209,16 @@ impl HttpClient {
             if !reach.allows(ip) {
                 return Err(HttpError::Unsafe(LookupError::Refused(ip).to_string()));
             }
-            if let Some(family) = get.family.filter(|f| *f != Family::of(ip) && !self.is_proxied()) {
+            if let Some(family) = open.family.filter(|f| *f != Family::of(ip) && !self.is_proxied()) {
                 return Err(HttpError::NoAddress(family));
             }
         }
-        let client = self.client(get.family, reach, url.scheme() == "https").await?;
-        let sent = client.get(url.clone()).header("Accept", "*/*").send().await;
-        sent.map_err(|e| explain(e, get.family.or(literal.map(Family::of))))
+        let client = self.client(open.family, reach, url.scheme() == "https").await?;
+        let mut request = client.get(url.clone()).header("Accept", "*/*");
+        if let Some(range) = &open.range {
+            request = request.header("Range", range);
+        }
+        request.send().await.map_err(|e| explain(e, open.family.or(literal.map(Family::of))))
     }
 
     async fn client(&self, family: Option<Family>, reach: Reach, tls: bool) -> Result<&reqwest::Client, HttpError> {
@@ -175,7 +229,7 @@ impl HttpClient {
         };
         let index = by_family * 4 + usize::from(reach == Reach::Local) * 2 + usize::from(tls);
         let cell = self.inner.clients.get(index).ok_or_else(|| HttpError::Unreachable("no client".into()))?;
-        let config = self.inner.config.clone();
+        let (config, purpose) = (self.inner.config.clone(), self.inner.purpose);
         cell.get_or_try_init(|| async move {
             let proxy = match config.egress.proxy() {
                 Some(proxy) => {
@@ -185,7 +239,8 @@ impl HttpClient {
                 None => None,
             };
             // Loading the certificates of the system takes tens of milliseconds.
-            let built = tokio::task::spawn_blocking(move || build(&config, proxy.as_ref(), family, reach, tls)).await;
+            let built =
+                tokio::task::spawn_blocking(move || build(&config, purpose, proxy.as_ref(), family, reach, tls)).await;
             let built = built.map_err(|e| HttpError::Unreachable(e.to_string()))?;
             built.map_err(|e| explain(e, family))
         })
@@ -195,6 +250,7 @@ impl HttpClient {
 
 fn build(
     config: &HttpConfig,
+    purpose: Purpose,
     proxy: Option<&Url>,
     family: Option<Family>,
     reach: Reach,
@@ -204,12 +260,12 @@ fn build(
     let _ = rustls::crypto::ring::default_provider().install_default();
     let with_roots = |roots: rustls::RootCertStore| {
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(configured(config, proxy, family, reach)?.tls_backend_preconfigured(tls))
+        Ok(configured(config, purpose, proxy, family, reach)?.tls_backend_preconfigured(tls))
     };
     if !tls {
         return with_roots(rustls::RootCertStore::empty())?.build();
     }
-    configured(config, proxy, family, reach)?.build().or_else(|_| {
+    configured(config, purpose, proxy, family, reach)?.build().or_else(|_| {
         // A system without certificates (an empty container): those of Mozilla, which come with us.
         with_roots(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())?.build()
     })
@@ -217,6 +273,7 @@ fn build(
 
 fn configured(
     config: &HttpConfig,
+    purpose: Purpose,
     proxy: Option<&Url>,
     family: Option<Family>,
     reach: Reach,
@@ -229,9 +286,12 @@ fn configured(
         .no_proxy()
         .http1_only()
         .connect_timeout(config.connect_timeout)
-        .pool_max_idle_per_host(2)
+        .pool_max_idle_per_host(if purpose == Purpose::Ranges { KEPT_FOR_RANGES } else { KEPT })
         .pool_idle_timeout(Duration::from_secs(20))
         .dns_resolver(address::Resolver { egress: config.egress.clone(), family, reach });
+    if purpose == Purpose::Ranges {
+        builder = builder.no_gzip();
+    }
     if let Some(proxy) = proxy {
         builder = builder.proxy(reqwest::Proxy::all(proxy.clone())?);
     }
@@ -254,6 +314,11 @@ fn redirect(from: &Url, response: &reqwest::Response) -> Result<Option<Url>, Htt
         return Err(HttpError::Redirect(format!("redirected from {} to {}: refused", from.scheme(), next.scheme())));
     }
     Ok(Some(next))
+}
+
+/// A part of a body, or what broke.
+pub(super) async fn next_part(response: &mut reqwest::Response) -> Result<Option<bytes::Bytes>, HttpError> {
+    response.chunk().await.map_err(|e| explain(e, None))
 }
 
 async fn read(mut response: reqwest::Response, get: Get<'_>) -> Result<Answer, HttpError> {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::http::{HttpClient, HttpConfig, HttpError};
+use super::web_seed::RangeClient;
 use crate::tracker::udp::FIRST_TIMEOUT;
 use crate::tracker::{
     Announce, AnnounceEvent, AnnounceResponse, Family, Job, Scheme, ScrapeResponse, TrackerError, TrackerUrl,
@@ -64,6 +65,7 @@ pub struct TrackerClient {
 struct Inner {
     config: TrackerClientConfig,
     http: HttpClient,
+    ranges: RangeClient,
     running: Semaphore,
     /// Leaving does not queue behind announces to trackers that are dead.
     leaving: Semaphore,
@@ -74,12 +76,18 @@ impl TrackerClient {
     pub fn new(config: TrackerClientConfig) -> Self {
         let http = HttpClient::new(config.http.clone());
         let (running, leaving) = (Semaphore::new(config.concurrent.max(1)), Semaphore::new(config.concurrent.max(1)));
-        Self { inner: Arc::new(Inner { config, http, running, leaving }) }
+        let ranges = RangeClient::new(&http);
+        Self { inner: Arc::new(Inner { config, http, ranges, running, leaving }) }
     }
 
     /// The client for HTTP requests in general, with the same way out.
     pub fn http(&self) -> &HttpClient {
         &self.inner.http
+    }
+
+    /// The client for web seeds, with the same way out.
+    pub fn ranges(&self) -> &RangeClient {
+        &self.inner.ranges
     }
 
     /// Carries out a job of a [`Schedule`](crate::tracker::Schedule). Dropping the future gives it up.
