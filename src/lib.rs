@@ -101,6 +101,7 @@
 //! | extensions (BEP 10) and peer exchange (BEP 11) | `wire/extended.rs`, `wire/pex.rs`, `swarm/pex.rs` |
 //! | peers in the local network (BEP 14) | `wire/lsd.rs`, `net/lsd/` |
 //! | which piece next; endgame | `swarm/picker/` |
+//! | web seeds (BEP 17, 19) | what they are asked for: `swarm/web_seed.rs`, `swarm/fetch.rs`, `swarm/picker/run.rs`; addresses: `metainfo/web_seed.rs`; HTTP: `net/web_seed.rs`; tasks: `torrent/web_seed.rs` |
 //! | how many requests, timeouts, snubbing | `swarm/requests.rs` |
 //! | memory for blocks, pieces that do not fit | `swarm/memory.rs`, `swarm/partial.rs` |
 //! | who is unchoked | `swarm/choker.rs`, `swarm/upload_slots.rs` |
@@ -138,6 +139,7 @@
 //! | [`Message`](wire::Message), [`Decoder`](wire::Decoder), [`Outbox`](wire::Outbox) | the peer protocol: bytes in, messages, bytes out |
 //! | [`Swarm`](swarm::Swarm) | the brain of one torrent |
 //! | peer, [`PeerKey`](base::PeerKey) | one connected remote |
+//! | web seed, lane, [`Fetch`](swarm::Fetch) | a server that has the files; what it is asked for side by side; one request's worth of blocks |
 //! | candidate | an address that we may dial |
 //! | [`Picker`](swarm::Picker) | which block next |
 //! | choke, interested, snubbed, endgame | as in BEP 3 |

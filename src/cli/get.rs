@@ -98,6 +98,7 @@ pub(super) fn job(
         sequential: download.sequential,
         peers: peers.to_vec(),
         extra_trackers: options.network.trackers.clone(),
+        extra_web_seeds: download.web_seeds.clone(),
         backend: options.disk.storage.map(Into::into).unwrap_or_default(),
         preallocate: download.preallocate.map(Into::into).unwrap_or_default(),
         overwrite: download.overwrite,
@@ -208,6 +209,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         lsd: !network.no_lsd,
         dht: (!network.no_dht).then(|| super::dht::nodes(&network.dht_nodes)),
         encryption: network.encryption.map_or(defaults.encryption, Into::into),
+        web_seeds: !network.no_web_seeds,
         ..defaults
     })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::exit::{Failure, without_os_numbers};
 use super::time::rfc3339;
 use crate::base::{InfoHash, printable};
-use crate::session::{Event, State, Status};
+use crate::session::{Event, State, Status, WebSeedState};
 
 /// One line.
 #[derive(Serialize)]
@@ -78,6 +78,16 @@ pub(super) fn state_word(state: State) -> &'static str {
     }
 }
 
+/// What a web seed does, in one word.
+pub(super) fn web_seed_word(state: WebSeedState) -> &'static str {
+    match state {
+        WebSeedState::Serving => "serving",
+        WebSeedState::Lacking => "lacking",
+        WebSeedState::Failed => "failed",
+        WebSeedState::Banned => "banned",
+    }
+}
+
 /// The body of a `progress` event.
 pub(super) fn progress(status: &Status) -> Value {
     json!({
@@ -102,6 +112,7 @@ pub(super) fn progress(status: &Status) -> Value {
             "pieces": m.pieces,
             "piece_count": m.piece_count,
         })),
+        "web_seeds": status.web_seeds,
         "eta_seconds": status.eta.map(|eta| eta.as_secs()),
         "ratio": status.ratio,
     })
@@ -133,6 +144,15 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
         Event::Dht { answered, peers, announced } => {
             ("dht", json!({ "answered": answered, "peers": peers, "announced": announced }))
         }
+        Event::WebSeed(report) => (
+            "web_seed",
+            json!({
+                "web_seed": report.web_seed,
+                "state": web_seed_word(report.state),
+                "reason": report.reason.as_ref().map(|reason| without_os_numbers(&printable(reason))),
+                "retry_seconds": report.retry.map(|retry| retry.as_secs()),
+            }),
+        ),
         Event::Warning { message } => ("warning", json!({ "message": printable(message) })),
         Event::Seeding => ("seeding", json!({})),
         // Added, complete and failed are told by whoever adds torrents and waits for them, so none is ever missed.

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::exit::Failure;
 use super::quantity::{Limit, parse_duration, parse_limit};
+use crate::metainfo::{Speaks, WebSeedUrl};
 use crate::net::egress::Egress;
 use crate::net::proxy::Proxy;
 use crate::session::Encryption;
@@ -61,8 +62,8 @@ pub(super) struct NetworkOptions {
     /// No uTP (BEP 29); this version has none
     #[arg(long, hide_short_help = true)]
     pub(super) no_utp: bool,
-    /// No web seeds (BEP 17, BEP 19); this version uses none
-    #[arg(long, hide_short_help = true)]
+    /// Fetch nothing from web servers that the torrent names (BEP 17, BEP 19)
+    #[arg(long)]
     pub(super) no_web_seeds: bool,
     /// No port mapping on the router; this version does none
     #[arg(long, hide_short_help = true)]
@@ -166,6 +167,9 @@ pub(super) struct DownloadOptions {
     /// Leave out files whose path matches; again for more
     #[arg(long, value_name = "PATTERN")]
     pub(super) exclude: Vec<String>,
+    /// A web server that has the files, besides those that the torrent names (BEP 19); again for more
+    #[arg(long = "web-seed", value_name = "URL", value_parser = parse_web_seed)]
+    pub(super) web_seeds: Vec<String>,
     /// Fetch pieces in order instead of rarest first
     #[arg(long)]
     pub(super) sequential: bool,
@@ -296,6 +300,13 @@ pub(super) fn parse_host_port(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_web_seed(text: &str) -> Result<String, String> {
+    match WebSeedUrl::parse(text, Speaks::Files) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("an address such as https://mirror.example/files/".to_owned()),
+    }
+}
+
 fn parse_ratio(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if ratio.is_finite() && ratio >= 0.0 => Ok(ratio),
@@ -361,7 +372,7 @@ layer!(NetworkOptions {
 layer!(EgressOptions { bind_device, proxy, name_servers });
 layer!(GoalOptions { seed_ratio, seed_time });
 layer!(DiskOptions { storage, state_dir });
-layer!(DownloadOptions { dir, select, exclude, sequential, timeout, overwrite, preallocate, seed });
+layer!(DownloadOptions { dir, select, exclude, web_seeds, sequential, timeout, overwrite, preallocate, seed });
 layer!(GetOptions { download, network, goal, disk });
 layer!(SeedOptions { super_seed, network, goal, disk });
 

@@ -163,7 +163,7 @@ fn beside_bar(status: &Status, look: Look, room: usize) -> String {
             parts.push((if cause.is_some() { 3 } else { 0 }, format!("{down}{:>9}", short_rate(status.down_rate))));
         }
         parts.push((if downloading { 4 } else { 1 }, format!("{up}{:>9}", short_rate(status.up_rate))));
-        parts.push((2, count(status.peers, "peer")));
+        parts.push((2, sources(status)));
         if let Some(eta) = status.eta.filter(|_| downloading) {
             parts.push((1, format!("ETA {}", short_time(eta))));
         }
@@ -218,11 +218,20 @@ pub(super) fn plain_line(name: &str, status: &Status) -> String {
         parts.push(format!("{}/{} pieces", status.have_pieces, status.piece_count));
         parts.push(format!("{} down", rate(status.down_rate)));
         parts.push(format!("{} up", rate(status.up_rate)));
-        parts.push(count(status.peers, "peer"));
+        parts.push(sources(status));
         parts.extend(status.eta.map(|eta| format!("ETA {}", short_time(eta))));
     }
     parts.extend(cause(status).map(|c| format!("({c})")));
     format!("{name}: {}", parts.join(", "))
+}
+
+/// Who there is to exchange data with. Web seeds are of no use to who has everything.
+fn sources(status: &Status) -> String {
+    let peers = count(status.peers, "peer");
+    if status.web_seeds == 0 || status.state != State::Downloading {
+        return peers;
+    }
+    format!("{peers}, {}", count(status.web_seeds, "web seed"))
 }
 
 /// Why nothing moves, when nothing moves.
@@ -276,6 +285,7 @@ pub(super) mod tests {
             dht_nodes: None,
             metadata: None,
             hashes: None,
+            web_seeds: 0,
             eta: Some(Duration::from_secs(65)),
             ratio: 0.0,
         }
@@ -291,6 +301,8 @@ pub(super) mod tests {
         status.down_rate = 0;
         status.eta = None;
         assert!(plain_line("x", &status).ends_with("3 peers, (choked by all 3 peers)"));
+        let with_web_seed = plain_line("x", &Status { web_seeds: 1, ..status.clone() });
+        assert!(with_web_seed.ends_with("3 peers, 1 web seed, (choked by all 3 peers)"), "{with_web_seed}");
         let look = Look { color: false, unicode: false };
         assert_eq!(
             beside_bar(&status, look, 100),

@@ -15,15 +15,15 @@ use super::quantity::{bytes, duration, mean_rate, rate};
 use super::{json, log, screen};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::Info;
-use crate::session::{Event, State, Status};
+use crate::session::{Event, State, Status, WebSeedState};
 
 /// How often a line is written where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How often a `progress` event is written: every second, less what a tick of the clock may come early.
 const JSON_EVERY: Duration = Duration::from_millis(900);
 
-/// Lines about trackers that do not answer, for one torrent. A tracker can make up new reasons for ever.
-const MAX_TRACKER_ERRORS: usize = 200;
+/// Lines about trackers and web seeds that do not answer, for one torrent. A server can make up new reasons for ever.
+const MAX_SOURCE_ERRORS: usize = 200;
 
 /// What is shown of a torrent before it runs.
 #[derive(Clone, Debug)]
@@ -110,8 +110,9 @@ struct Entry {
     completed: Option<Instant>,
     last: Option<Status>,
     outcome: Option<Outcome>,
-    /// What was told of trackers that do not answer: both families and both swarms of a hybrid ask them, again and again.
-    tracker_errors: HashSet<(String, String)>,
+    /// What was told of trackers and web seeds that do not answer: they are asked again and again, trackers by both families
+    /// and both swarms of a hybrid.
+    source_errors: HashSet<(String, String)>,
 }
 
 impl Entry {
@@ -194,7 +195,7 @@ impl Reporter {
             completed: None,
             last: None,
             outcome: None,
-            tracker_errors: HashSet::new(),
+            source_errors: HashSet::new(),
         });
         self.emit("added", Some(hash), &body);
         self.entries.len() - 1
@@ -270,12 +271,12 @@ impl Reporter {
             }
             Event::Tracker(report) if matches!(self.view, View::Bars | View::Plain) => {
                 let tracker = crate::base::printable(&report.tracker);
-                let errors = self.entries.get_mut(index).map(|e| &mut e.tracker_errors);
+                let errors = self.entries.get_mut(index).map(|e| &mut e.source_errors);
                 match &report.outcome {
                     Err(why) => {
                         let why = super::exit::without_os_numbers(&crate::base::printable(why));
                         let is_news = errors
-                            .is_some_and(|e| e.len() < MAX_TRACKER_ERRORS && e.insert((tracker.clone(), why.clone())));
+                            .is_some_and(|e| e.len() < MAX_SOURCE_ERRORS && e.insert((tracker.clone(), why.clone())));
                         if self.verbose || is_news {
                             let next = duration(report.next);
                             screen::message(format_args!(
@@ -295,7 +296,33 @@ impl Reporter {
                     }
                 }
             }
+            Event::WebSeed(report) if matches!(self.view, View::Bars | View::Plain) => {
+                let what = match report.state {
+                    WebSeedState::Serving => return self.web_seed_serves(index, &report.web_seed),
+                    WebSeedState::Banned => "; not asked any more".to_owned(),
+                    _ => report.retry.map(|retry| format!("; asked again in {}", duration(retry))).unwrap_or_default(),
+                };
+                let (web_seed, why) = (crate::base::printable(&report.web_seed), report.reason.as_deref());
+                let why = super::exit::without_os_numbers(&crate::base::printable(why.unwrap_or("does not serve")));
+                let told = self.entries.get_mut(index).map(|e| &mut e.source_errors);
+                let is_news =
+                    told.is_some_and(|e| e.len() < MAX_SOURCE_ERRORS && e.insert((web_seed.clone(), why.clone())));
+                if self.verbose || is_news {
+                    screen::message(format_args!("{}: web seed {web_seed}: {why}{what}", subject.name));
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// What was told of a web seed is over.
+    fn web_seed_serves(&mut self, index: usize, web_seed: &str) {
+        let web_seed = crate::base::printable(web_seed);
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.source_errors.retain(|(of, _)| *of != web_seed);
+            if self.verbose {
+                screen::message(format_args!("{}: web seed {web_seed}: serves", entry.subject.name));
+            }
         }
     }
 

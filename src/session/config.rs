@@ -46,6 +46,8 @@ pub struct Config {
     pub dht: Option<DhtConfig>,
     /// Which connections with peers are encrypted.
     pub encryption: Encryption,
+    /// Whether web seeds are asked.
+    pub web_seeds: bool,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Bytes of blocks that may wait to be verified and written, over all torrents.
@@ -76,6 +78,7 @@ impl Config {
             lsd_on_loopback: false,
             dht: None,
             encryption: Encryption::default(),
+            web_seeds: true,
             state_dir: state_dir.into(),
             block_memory: BLOCK_MEMORY,
             egress: Egress::default(),

@@ -37,7 +37,7 @@ use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
 pub use crate::torrent::{
     AddTorrent, Choice, Choose, End, Event, Failure, Fault, MetadataProgress, Origin, Place, SeedGoal, Selected, State,
-    Status, Torrent, TrackerReport,
+    Status, Torrent, TrackerReport, WebSeedReport, WebSeedState,
 };
 use crate::wire::mse::torrent_mark;
 
@@ -176,6 +176,7 @@ impl Session {
         let spec = Spec {
             use_trackers: inner.config.trackers,
             use_pex: inner.config.pex,
+            use_web_seeds: inner.config.web_seeds,
             max_peers: inner.config.max_peers,
             block_memory: inner.config.block_memory,
             state_dir: inner.config.state_dir.clone(),

@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::dht::Searches;
 use super::opening::{self, Opened};
 use super::task::{Left, Task, told};
+use super::web_seed::WebSeeds;
 use super::{Event, Failure, Fault, Inner, Origin, Phase, Spec, metadata};
 use crate::disk::DiskPool;
 use crate::metainfo::Metainfo;
@@ -166,7 +167,14 @@ impl Task {
             swarm.handle_candidates(now, Source::Resume, &known);
             swarm.is_complete()
         });
-        if complete { self.on_complete(false).await } else { None }
+        if complete {
+            return self.on_complete(false).await;
+        }
+        if let Some(metainfo) = self.shared.metainfo() {
+            let web_seeds = WebSeeds::new(&self.spec, metainfo, &self.ranges);
+            self.shared.use_web_seeds(web_seeds);
+        }
+        None
     }
 
     /// What peers sent has been read.

@@ -66,6 +66,8 @@ pub struct Status {
     pub metadata: Option<MetadataProgress>,
     /// Answers about hashes of pieces that are here, and all, while they are asked of peers (BEP 52).
     pub hashes: Option<(u32, u32)>,
+    /// Web seeds that are of use now.
+    pub web_seeds: u32,
     /// Until all that is wanted is there, at the present rate.
     pub eta: Option<Duration>,
     /// Uploaded through wanted size.
@@ -85,6 +87,33 @@ pub struct TrackerReport {
     pub leechers: Option<u32>,
     /// When it is asked again.
     pub next: Duration,
+}
+
+/// How it goes with a web seed.
+#[derive(Clone, Debug)]
+pub struct WebSeedReport {
+    /// Scheme, host and port; never the path or query, which may hold a passkey.
+    pub web_seed: String,
+    /// What it does.
+    pub state: WebSeedState,
+    /// Why it does not serve, in words.
+    pub reason: Option<String>,
+    /// When it is asked again, if it is left alone for a while.
+    pub retry: Option<Duration>,
+}
+
+/// What a web seed does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WebSeedState {
+    /// It sends what it is asked for.
+    Serving,
+    /// It does not have a file: it is asked for others.
+    Lacking,
+    /// It does not answer, or not sensibly: it is left alone for a while.
+    Failed,
+    /// It sent bad data: it is not asked again.
+    Banned,
 }
 
 /// Something that happened to a torrent.
@@ -135,6 +164,8 @@ pub enum Event {
         /// Nodes that have noted us down as a peer.
         announced: usize,
     },
+    /// A web seed began to serve, or ceased to.
+    WebSeed(WebSeedReport),
     /// Something is wrong that does not end the torrent.
     Warning {
         /// One line.
@@ -176,6 +207,7 @@ impl Status {
             dht_nodes: None,
             metadata: None,
             hashes: None,
+            web_seeds: 0,
             eta: None,
             ratio: 0.0,
         }

@@ -10,6 +10,7 @@
 //! opening   open the files ─► what is on disk? (resume data, else hashing) ─► take the space
 //! task      one per torrent: verdicts of the disk threads, time, trackers, saving, stopping
 //! conn      one per connection: socket ◄─► swarm, under a short lock per turn
+//! web_seed  one per fetch from a web seed: HTTP ─► swarm
 //! shared    the swarm behind its lock, and how its actions are carried out
 //! ```
 
@@ -29,6 +30,8 @@ mod spec;
 mod task;
 mod trackers;
 mod upload;
+mod web_plan;
+mod web_seed;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
-pub use event::{Event, MetadataProgress, State, Status, TrackerReport};
+pub use event::{Event, MetadataProgress, State, Status, TrackerReport, WebSeedReport, WebSeedState};
 pub use failure::{Failure, Fault};
 pub use limits::{RateLimit, RateLimits};
 pub use network::Network;
@@ -314,6 +317,7 @@ impl Inner {
         status.seeds = totals.seeds;
         status.candidates = totals.candidates;
         status.dht_nodes = shared.dht.as_ref().map(DhtClient::node_count);
+        status.web_seeds = totals.web_seeds;
         let missing = self.missing_bytes();
         status.eta = (!complete && totals.down_rate > 0).then(|| Duration::from_secs(missing / totals.down_rate));
         status.ratio = ratio(totals.uploaded, status.wanted_bytes);
@@ -359,7 +363,13 @@ fn cause(totals: &crate::swarm::Totals, dht_nodes: Option<usize>) -> Option<Stri
     if totals.down_rate > 0 {
         return None;
     }
-    Some(match (totals.peers, totals.candidates, totals.interesting, totals.choking) {
+    let web_seeds = match (totals.web_seeds, totals.resting_web_seeds) {
+        (0, 0) => String::new(),
+        (0, 1) => ", and the only web seed does not serve".to_owned(),
+        (0, n) => format!(", and none of the {n} web seeds serves"),
+        _ => return Some("waiting for a web seed".to_owned()),
+    };
+    let cause = match (totals.peers, totals.candidates, totals.interesting, totals.choking) {
         (0, 0, ..) => no_peers(dht_nodes),
         (0, 1, ..) => "trying the only known peer".to_owned(),
         (0, known, ..) => format!("trying {known} known peers"),
@@ -370,5 +380,6 @@ fn cause(totals: &crate::swarm::Totals, dht_nodes: Option<usize>) -> Option<Stri
             format!("choked by all {choking} peers that have more")
         }
         _ => "waiting for data".to_owned(),
-    })
+    };
+    Some(cause + &web_seeds)
 }

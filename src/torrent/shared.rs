@@ -9,6 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
 use super::conn;
 use super::event::Event;
 use super::network::Network;
+use super::web_seed::WebSeeds;
 use crate::base::{Bitfield, InfoHash, PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
 use crate::hash::Expected;
@@ -16,7 +17,7 @@ use crate::metainfo::{Info, Metainfo};
 use crate::net::dht::DhtClient;
 use crate::net::stream::Stream;
 use crate::storage::Storage;
-use crate::swarm::{Action, CloseReason, FullPiece, NewPeer, Priority, Spill, Swarm};
+use crate::swarm::{Action, CloseReason, Fetch, FullPiece, NewPeer, Priority, Spill, Swarm};
 use crate::wire::{Handshake, Reserved, client_name};
 
 /// How a connection's task is told things.
@@ -31,6 +32,13 @@ impl Signal {
     fn close(&self, reason: CloseReason) {
         let _ = self.close.set(reason);
         self.wake.notify_one();
+    }
+
+    /// Waits until it is to close.
+    pub(super) async fn closed(&self) {
+        while self.close.get().is_none() {
+            self.wake.notified().await;
+        }
     }
 }
 
@@ -75,6 +83,8 @@ pub(super) struct Shared {
     /// Pieces that the disk threads are done with, for the torrent's task.
     pub(super) verdicts: Arc<Completions>,
     pub(super) network: Arc<Network>,
+    /// Its web seeds, once its files are open.
+    web_seeds: OnceLock<WebSeeds>,
     pub(super) events: broadcast::Sender<Event>,
     /// Wakes the torrent's task: there is news.
     pub(super) wake: Notify,
@@ -91,6 +101,8 @@ struct Outside {
     verify_stored: Vec<PieceIndex>,
     dial: Vec<SocketAddr>,
     dht_nodes: Vec<SocketAddr>,
+    fetch: Vec<(Fetch, Arc<Signal>)>,
+    banned_web_seeds: Vec<u32>,
     wake: Vec<Arc<Signal>>,
     news: bool,
 }
@@ -118,6 +130,7 @@ impl Shared {
             aheads: ReadAheads::new(),
             verdicts,
             network,
+            web_seeds: OnceLock::new(),
             events,
             wake: Notify::new(),
             peer_id,
@@ -147,6 +160,21 @@ impl Shared {
     pub(super) fn open(self: &Arc<Self>, storage: Arc<Storage>, have: &Bitfield, priorities: &[Priority]) {
         if self.storage.set(storage).is_ok() {
             self.turn(|swarm, now| swarm.open(now, have, priorities));
+        }
+    }
+
+    /// Its web seeds, once its files are open.
+    pub(super) fn web_seeds(&self) -> Option<&WebSeeds> {
+        self.web_seeds.get()
+    }
+
+    /// Begins to fetch from web seeds. The files are open.
+    pub(super) fn use_web_seeds(self: &Arc<Self>, web_seeds: WebSeeds) {
+        let count = web_seeds.count();
+        if self.web_seeds.set(web_seeds).is_ok() {
+            for _ in 0..count {
+                self.turn(|swarm, now| swarm.add_web_seed(now));
+            }
         }
     }
 
@@ -182,6 +210,12 @@ impl Shared {
                 Action::VerifyStored(piece) => outside.verify_stored.push(piece),
                 Action::Dial(address) => outside.dial.push(address),
                 Action::DhtNode(address) => outside.dht_nodes.push(address),
+                Action::Fetch(fetch) => {
+                    let signal = Arc::new(Signal::default());
+                    inner.register(fetch.key, signal.clone());
+                    outside.fetch.push((fetch, signal));
+                }
+                Action::WebSeedBanned(number) => outside.banned_web_seeds.push(number),
                 Action::Close(key, reason) => {
                     if let Some(signal) = inner.signal(key) {
                         signal.close(reason);
@@ -238,6 +272,14 @@ impl Shared {
         }
         if let Some(dht) = &self.dht {
             outside.dht_nodes.into_iter().for_each(|address| dht.add_node(address));
+        }
+        for (fetch, signal) in outside.fetch {
+            tokio::spawn(self.clone().fetch(fetch, signal));
+        }
+        for number in outside.banned_web_seeds {
+            if let Some(web_seeds) = self.web_seeds() {
+                web_seeds.tell_banned(number, &self.events);
+            }
         }
         if outside.news {
             self.wake.notify_one();

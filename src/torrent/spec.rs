@@ -115,6 +115,8 @@ pub struct AddTorrent {
     pub peers: Vec<SocketAddr>,
     /// Trackers besides the torrent's own, each a tier of its own.
     pub extra_trackers: Vec<String>,
+    /// Web seeds (BEP 19) besides the torrent's own. These are trusted to be in the local network.
+    pub extra_web_seeds: Vec<String>,
     /// How pieces are written.
     pub backend: Backend,
     /// Whether the space is taken before the first byte.
@@ -140,6 +142,7 @@ impl AddTorrent {
             sequential: false,
             peers: Vec::new(),
             extra_trackers: Vec::new(),
+            extra_web_seeds: Vec::new(),
             backend: Backend::default(),
             preallocate: Preallocate::default(),
             overwrite: false,
@@ -158,6 +161,8 @@ pub struct Spec {
     pub use_trackers: bool,
     /// Whether peers may be told of each other (BEP 11), unless the torrent is private.
     pub use_pex: bool,
+    /// Whether web seeds are asked.
+    pub use_web_seeds: bool,
     /// Connections, at most.
     pub max_peers: usize,
     /// Bytes of blocks that may wait to be verified and written.

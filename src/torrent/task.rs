@@ -21,6 +21,7 @@ use crate::disk::{Completions, DiskPool, Done, Verdict};
 use crate::metainfo::Metainfo;
 use crate::net::lsd::Membership;
 use crate::net::tracker::TrackerClient;
+use crate::net::web_seed::RangeClient;
 use crate::storage::{Progress, Storage, StorageError};
 use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
 use crate::tracker::Totals;
@@ -49,6 +50,8 @@ const LEFT_UNKNOWN: u64 = 16 << 10;
 pub(super) struct Task {
     pub(super) inner: Arc<Inner>,
     pub(super) shared: Arc<Shared>,
+    /// For web seeds.
+    pub(super) ranges: RangeClient,
     pub(super) trackers: Trackers,
     /// The search for peers in the local network.
     pub(super) lsd: Option<Membership>,
@@ -202,6 +205,7 @@ impl Task {
         let shared = Shared::new(swarm, info_hash, disk, Completions::new(), network, events, peer_id, client_of_dht);
         let mut task = Self {
             shared: Arc::new(shared),
+            ranges: client.ranges().clone(),
             trackers: Trackers::new(now, &spec, client, random()),
             lsd,
             dht,

@@ -131,6 +131,18 @@ impl Payload {
         })
     }
 
+    /// The same data, by a torrent that says something else besides its info dictionary.
+    pub fn with(&self, change: impl FnOnce(&mut Metainfo)) -> Self {
+        let mut metainfo = Metainfo::clone(&self.metainfo);
+        change(&mut metainfo);
+        Self { metainfo: Arc::new(metainfo), ..self.clone() }
+    }
+
+    /// Each file's path below the download folder, and its data.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.files.iter().map(|(path, data)| (path.as_path(), data.as_slice()))
+    }
+
     pub fn wire_hash(&self) -> [u8; 20] {
         self.metainfo.info.info_hash().wire()
     }

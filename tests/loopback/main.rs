@@ -21,3 +21,5 @@ mod sources;
 mod spill;
 mod transfer;
 mod upload;
+mod web;
+mod web_seeds;
