@@ -39,7 +39,7 @@ const BURST: u32 = 3;
 const GATHERING: Duration = Duration::from_millis(300);
 
 /// How often interfaces are looked at: they come and go.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Announces that are looked at in [`WINDOW`], in all...
 const MAX_HEARD: u32 = 500;
@@ -161,8 +161,16 @@ impl Members {
         due.into_iter().map(|(_, form)| form).collect()
     }
 
+    fn put_off(&mut self, forms: &[[u8; 20]], due: Instant) {
+        for form in forms {
+            if let Some(member) = self.by_form.get_mut(form) {
+                member.due = due;
+            }
+        }
+    }
+
     fn all_due(&mut self, now: Instant) {
-        self.by_form.values_mut().for_each(|member| member.due = member.due.min(now));
+        self.by_form.values_mut().for_each(|member| member.due = member.due.min(now + GATHERING));
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -316,7 +324,10 @@ impl Service {
             let info_hashes = self.shared.members().take_due(now);
             if !info_hashes.is_empty() {
                 self.pace.take(now);
-                self.send(info_hashes);
+                if !self.send(&info_hashes) {
+                    // Not connected, or not yet quite.
+                    self.shared.members().put_off(&info_hashes, now + PACE);
+                }
             }
         }
         let next = self.shared.members().next_due().map(|due| due.max(now + self.pace.wait(now)));
@@ -336,16 +347,21 @@ impl Service {
         }
     }
 
-    fn send(&self, info_hashes: Vec<[u8; 20]>) {
-        let mut announce = LocalAnnounce { port: 0, info_hashes, cookie: Some(self.cookie.clone()) };
+    /// Announces on every link; whether it went out on any.
+    fn send(&self, info_hashes: &[[u8; 20]]) -> bool {
+        let (info_hashes, cookie) = (info_hashes.to_vec(), Some(self.cookie.clone()));
+        let mut announce = LocalAnnounce { port: 0, info_hashes, cookie };
+        let mut sent = false;
         for link in &self.links.links {
             let [v4, v6] = &self.groups;
             let Some(group) = (if link.v4.is_some() { v4 } else { v6 }) else { continue };
             announce.port = link.port;
-            if let Err(error) = group.send(link, &announce.encode(group.address)) {
-                tracing::debug!(interface = link.index, %error, "cannot announce locally");
+            match group.send(link, &announce.encode(group.address)) {
+                Ok(()) => sent = true,
+                Err(error) => tracing::debug!(interface = link.index, %error, "cannot announce locally"),
             }
         }
+        sent
     }
 
     /// Takes a datagram, whoever sent it.
