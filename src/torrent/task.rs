@@ -190,6 +190,7 @@ impl Task {
             many_per_address: false,
         };
         let mut swarm = Swarm::unknown(now, origin.info_hash(), config, random());
+        swarm.handle_ip_filter(network.ip_filter());
         for address in &spec.listen {
             // With every interface listened on, our own address is known only from others.
             if !address.ip().is_unspecified() {

@@ -126,12 +126,14 @@ async fn w11_one_of_two_sources_lies() {
     let mut why = Vec::new();
     done(&torrent).await;
     within(SOON, "both are gone", async { (liar.await.unwrap(), honest.await.unwrap()) }).await;
-    torrent.stopped().await;
-    while let Ok(event) = events.try_recv() {
-        if let Event::PeerClosed { address, reason } = event {
-            why.push((address, reason));
+    within(SOON, "both are told of", async {
+        while why.len() < 2 {
+            if let Event::PeerClosed { address, reason } = events.recv().await.unwrap() {
+                why.push((address, reason));
+            }
         }
-    }
+    })
+    .await;
     why.sort_by_key(|(address, _)| *address == honest_ear.address);
     let expected = [(liar_ear.address, "sent bad data".to_owned()), (honest_ear.address, "stopping".to_owned())];
     assert_eq!(why, expected);
