@@ -6,7 +6,7 @@
 //!
 //! **Bounds.** [`CAPACITY`] addresses. When the list is full a source that holds a quarter of it can only replace its own;
 //! one that holds less pushes out the worst of the largest. Addresses given up are forgotten first. Of those that one peer
-//! or node names, [`MAX_PER_TELLER`] are kept at a time.
+//! or node names, `MAX_PER_TELLER` are kept at a time.
 //!
 //! **Manners.** One connection and one dial per minute to each IP address, whatever the port: a list of
 //! a thousand ports of one victim is worth one connection a minute. Loopback is exempt, and everybody if asked for.

@@ -2,7 +2,7 @@
 //!
 //! Nothing that a peer says about the dictionary can be checked before all of it is there and hashed. So:
 //!
-//! - *Sizes.* Peers may name different sizes. Each size is an [`Attempt`] of its own, fetched only from those that name it, all at
+//! - *Sizes.* Peers may name different sizes. Each size is an `Attempt` of its own, fetched only from those that name it, all at
 //!   once as far as memory is granted: a liar costs those who are honest nothing.
 //! - *Blame.* An attempt that does not hash and came from one peer convicts it. If it came from several, all are
 //!   suspects, and from then on each attempt is made with one peer alone, the least suspicious first.

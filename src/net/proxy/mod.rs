@@ -2,7 +2,7 @@
 //!
 //! For: connections and datagrams by way of a proxy, and nothing past it.
 //! Must not know: what is said through it.
-//! Main types: [`Proxy`], [`Lease`](relay::Lease). RFCs: 1928, 1929, 9110 (CONNECT).
+//! Main types: [`Proxy`], [`Lease`]. RFCs: 1928, 1929, 9110 (CONNECT).
 
 pub mod relay;
 mod socks5;

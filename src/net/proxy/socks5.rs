@@ -37,7 +37,7 @@ pub(super) enum Command {
 pub enum Target<'a> {
     /// An address.
     Ip(SocketAddr),
-    /// A name that the proxy looks up, and a port. At most [`MAX_TEXT`] bytes.
+    /// A name that the proxy looks up, and a port. At most `MAX_TEXT` bytes.
     Name(&'a str, u16),
 }
 
