@@ -208,7 +208,8 @@ fn one_that_knows_everybody_is_enough() {
     let (_, by_tracker, _) = run(true, false);
     let (done, by_pex, fewest) = run(false, true);
     assert!(done && by_pex <= by_tracker.mul_f64(1.15), "{by_pex:?}, {by_tracker:?} with trackers");
-    assert_eq!(fewest as usize, n, "connections of the one that has fewest");
+    // Those that are complete before the last one leave each other.
+    assert!(fewest as usize >= n * 3 / 4, "connections of the one that has fewest: {fewest} of {n}");
     let (_, alone, fewest) = run(false, false);
     assert!(fewest <= 1 && alone > by_pex * 10, "{alone:?} without");
 }
