@@ -20,6 +20,8 @@ pub enum Tool {
     Transmission,
     Opentracker,
     Mktorrent,
+    Nginx,
+    Python,
     Libtorrent,
 }
 
@@ -31,6 +33,8 @@ impl Tool {
             Self::Transmission => ("transmission-cli", "transmission-cli"),
             Self::Opentracker => ("opentracker", "opentracker"),
             Self::Mktorrent => ("mktorrent", "mktorrent"),
+            Self::Nginx => ("nginx", "nginx"),
+            Self::Python => ("python3", "python3"),
             Self::Libtorrent => {
                 return python().is_none().then(|| {
                     "no python that can import libtorrent: `python3 -m venv V && V/bin/pip install libtorrent`, \
@@ -39,9 +43,15 @@ impl Tool {
                 });
             }
         };
-        let found = env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file());
-        (!found).then(|| format!("{program} is not installed (`apt install {package}`)"))
+        find_program(program).is_none().then(|| format!("{program} is not installed (`apt install {package}`)"))
     }
+}
+
+/// Where a program is. Servers may be where only administrators look.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    dirs.map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 
 /// The python that has libtorrent: `$GANNET_LIBTORRENT_PYTHON`, else `python3`. Asked once.

@@ -59,12 +59,15 @@ pub fn get_with(
     peers: &[String],
     encryption: &str,
 ) -> Vec<Value> {
+    let peers = peers.iter().flat_map(|peer| ["--peer", peer]);
+    get_told(lab, torrent, payload, out, &["--encryption", encryption].into_iter().chain(peers).collect::<Vec<_>>())
+}
+
+/// The same with these options.
+pub fn get_told(lab: &Lab, torrent: &Torrent, payload: &Payload, out: &Path, options: &[&str]) -> Vec<Value> {
     let mut command = command(lab);
     command.arg("get").arg(&torrent.path).arg("--dir").arg(out);
-    command.args(["--listen", "127.0.0.1:0", "--timeout", "60s", "--json", "--encryption", encryption]);
-    for peer in peers {
-        command.args(["--peer", peer]);
-    }
+    command.args(["--listen", "127.0.0.1:0", "--timeout", "60s", "--json"]).args(options);
     let mut process = Running::start("gannet-get", isolated(lab, &mut command, "get"), &lab.path("logs"));
     let status = process.wait(PATIENCE * 2);
     assert!(status.success(), "gannet get: {status}\n{}", process.log());

@@ -6,6 +6,7 @@ pub mod libtorrent;
 pub mod makers;
 pub mod opentracker;
 pub mod transmission;
+pub mod web;
 
 use std::time::Duration;
 
