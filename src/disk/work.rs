@@ -2,8 +2,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Completions, Done, Job, ReadDone, ToVerify, Verdict};
-use crate::base::{AlignedBytes, Block, PieceIndex};
-use crate::hash::{Expected, Hashed, PieceBytes, PiecesHasher, check_pieces, keyed_digests};
+use crate::base::Block;
+use crate::hash::{Hashed, PieceBytes, check_pieces, keyed_digests};
 use crate::storage::{Storage, StorageError};
 
 /// Runs `job`; a panic in it becomes an error of that job, and the thread goes on.
@@ -69,7 +69,7 @@ pub(super) fn run(job: Job) {
     match job {
         Job::Verify(piece) => verify(vec![piece]),
         Job::VerifyStored { storage, piece, expected, completions } => {
-            let verdict = match guarded(&storage, "check a piece", || hash_stored(&storage, piece, &expected)) {
+            let verdict = match guarded(&storage, "check a piece", || storage.hash_piece(piece, &expected)) {
                 Ok(Hashed::Good) => Verdict::Good,
                 Ok(Hashed::Bad) => Verdict::Bad,
                 Err(e) => Verdict::DiskFailed(e),
@@ -106,21 +106,6 @@ pub(super) fn run(job: Job) {
             }
         }
     }
-}
-
-fn hash_stored(storage: &Storage, piece: PieceIndex, expected: &Expected) -> Result<Hashed, StorageError> {
-    let (data_len, wire_len) = (storage.geometry().data_len(piece), storage.geometry().piece_len(piece));
-    let mut hasher = PiecesHasher::new(vec![data_len], wire_len, expected.v1().is_some(), expected.v2().is_some());
-    let step = PiecesHasher::step(1).min(wire_len);
-    let mut buf = AlignedBytes::new(step as usize);
-    let mut begin = 0;
-    while begin < wire_len {
-        let part = &mut buf.as_mut_slice()[..step.min(wire_len - begin) as usize];
-        storage.read_piece(piece, begin, part)?;
-        hasher.update(&[part]);
-        begin += step.min(wire_len - begin);
-    }
-    Ok(hasher.finish().pop().map_or(Hashed::Bad, |hash| hash.check(expected)))
 }
 
 fn read(storage: &Storage, blocks: &[Block], buf: &mut Vec<u8>) -> Result<(), StorageError> {

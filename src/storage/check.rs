@@ -119,6 +119,30 @@ pub fn check(
 }
 
 impl Storage {
+    /// Hashes a piece as it lies on disk, and compares it with what it must be.
+    ///
+    /// # Errors
+    /// As [`Storage::read`].
+    pub fn hash_piece(&self, piece: PieceIndex, expected: &Expected) -> Result<Hashed, StorageError> {
+        let hashed = self.hash(&[(piece, *expected)], &mut AlignedBytes::default())?;
+        Ok(hashed.first().copied().unwrap_or(Hashed::Bad))
+    }
+
+    /// The same for pieces of equal length, side by side; `buf` is memory to do it in.
+    fn hash(&self, pieces: &[(PieceIndex, Expected)], buf: &mut AlignedBytes) -> Result<Vec<Hashed>, StorageError> {
+        let Some((first, expected)) = pieces.first() else { return Ok(Vec::new()) };
+        let kinds = Kinds { v1: expected.v1().is_some(), v2: expected.v2().is_some() };
+        let data_lens = pieces.iter().map(|(piece, _)| self.geometry.data_len(*piece)).collect();
+        let hashes = scan::hash_pieces(data_lens, self.geometry.piece_len(*first), kinds, buf, |n, begin, part| {
+            let (piece, _) = pieces[n];
+            if begin % READ_AHEAD == 0 {
+                self.read_ahead(Window::of(piece, begin))?;
+            }
+            self.read_piece(piece, begin, part)
+        })?;
+        Ok(hashes.into_iter().zip(pieces).map(|(hash, (_, expected))| hash.check(expected)).collect())
+    }
+
     /// How long each file is, the part file behind them.
     fn found(&self, errors: &Mutex<Vec<StorageError>>) -> Vec<Found> {
         (0..=self.part.number)
@@ -257,12 +281,13 @@ impl Checker<'_> {
         let geometry = self.storage.geometry();
         let equal = run.chunk_by(|(a, _), (b, _)| geometry.piece_len(*a) == geometry.piece_len(*b));
         for pieces in equal.flat_map(|equal| equal.chunks(scan::side_by_side(geometry.piece_length()))) {
-            match self.hash(pieces, buf) {
-                Ok(found) => states.extend(pieces.iter().map(|(piece, _)| *piece).zip(found)),
+            match self.storage.hash(pieces, buf) {
+                Ok(found) => states.extend(pieces.iter().map(|(piece, _)| *piece).zip(found.into_iter().map(state))),
                 // Which of them it is comes out when each is read by itself.
                 Err(_) if pieces.len() > 1 => {
                     for piece in pieces.chunks(1) {
-                        let found = self.hash(piece, buf).unwrap_or_else(|e| vec![self.unreadable(e)]);
+                        let found = self.storage.hash(piece, buf).map(|found| found.into_iter().map(state).collect());
+                        let found = found.unwrap_or_else(|e| vec![self.unreadable(e)]);
                         states.extend(piece.iter().map(|(piece, _)| *piece).zip(found));
                     }
                 }
@@ -271,23 +296,6 @@ impl Checker<'_> {
             pieces.iter().for_each(|(piece, _)| self.count(*piece));
         }
         run.clear();
-    }
-
-    /// Hashes pieces of equal length side by side.
-    fn hash(&self, pieces: &[(PieceIndex, Expected)], buf: &mut AlignedBytes) -> Result<Vec<PieceState>, StorageError> {
-        let geometry = self.storage.geometry();
-        let Some((first, expected)) = pieces.first() else { return Ok(Vec::new()) };
-        let kinds = Kinds { v1: expected.v1().is_some(), v2: expected.v2().is_some() };
-        let data_lens = pieces.iter().map(|(piece, _)| geometry.data_len(*piece)).collect();
-        let hashes = scan::hash_pieces(data_lens, geometry.piece_len(*first), kinds, buf, |n, begin, part| {
-            let (piece, _) = pieces[n];
-            if begin % READ_AHEAD == 0 {
-                self.storage.read_ahead(Window::of(piece, begin))?;
-            }
-            self.storage.read_piece(piece, begin, part)
-        })?;
-        let checked = hashes.into_iter().zip(pieces).map(|(hash, (_, expected))| state(hash.check(expected)));
-        Ok(checked.collect())
     }
 
     fn unreadable(&self, error: StorageError) -> PieceState {

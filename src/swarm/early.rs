@@ -147,7 +147,10 @@ impl Swarm {
                 keep(&mut peer.early.suggested, index, MAX_HINTS);
                 return Ok(true);
             }
-            Message::Request { index, begin, len } => return self.refuse_early(key, index, begin, len).map(|()| true),
+            // There is nothing to be had yet.
+            Message::Request { index, begin, len } => {
+                return self.refuse(key, &Message::Reject { index, begin, len }, false).map(|()| true);
+            }
             Message::Cancel { .. } | Message::Reject { .. } => return Ok(true),
             _ => return Ok(false),
         };

@@ -52,6 +52,12 @@ impl Swarm {
             return Ok(());
         }
         let excused = have && now.saturating_duration_since(peer.choke_changed) < CHOKE_GRACE;
+        self.refuse(key, &Message::Reject { index, begin, len }, excused)
+    }
+
+    /// Says no to a request, which is counted against the peer unless it is excused.
+    pub(super) fn refuse(&mut self, key: PeerKey, reject: &Message<'_>, excused: bool) -> Result<(), Misbehaved> {
+        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
         if !excused {
             peer.invalid_requests += 1;
             if peer.invalid_requests > MAX_INVALID_REQUESTS {
@@ -59,20 +65,7 @@ impl Swarm {
             }
         }
         if peer.fast {
-            peer.outbox.push(&Message::Reject { index, begin, len });
-        }
-        Ok(())
-    }
-
-    /// A request before there is anything to be had.
-    pub(super) fn refuse_early(&mut self, key: PeerKey, index: u32, begin: u32, len: u32) -> Result<(), Misbehaved> {
-        let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        peer.invalid_requests += 1;
-        if peer.invalid_requests > MAX_INVALID_REQUESTS {
-            return Err(Misbehaved::InvalidRequests);
-        }
-        if peer.fast {
-            peer.outbox.push(&Message::Reject { index, begin, len });
+            peer.outbox.push(reject);
         }
         Ok(())
     }
