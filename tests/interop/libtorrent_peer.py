@@ -6,6 +6,8 @@
     libtorrent_peer.py seed TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4]
     libtorrent_peer.py leech TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4]
 
+`--set NAME=JSON` changes a setting of the session; `--limit-up` and `--limit-down` are
+the torrent's, in bytes per second.
 DIR holds, or is to hold, what the torrent names. `seed` checks the data first. Peers listen on a free port of
 127.0.0.1 and speak to nobody but the peers and trackers they are told of. One JSON object per line on standard
 output: `listening` (port), `ready` (the data is complete and can be asked for), `complete`, `peer`, `error`.
@@ -67,10 +69,13 @@ def peer(o):
     closed = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.buffer.read(), closed.set()), daemon=True).start()
     s = session(o.encryption)
+    s.apply_settings({name: json.loads(value) for name, value in (text.split('=', 1) for text in o.set)})
     added = lt.load_torrent_file(o.torrent)
     added.save_path = o.dir
     added.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
     handle = s.add_torrent(added)
+    handle.set_upload_limit(o.limit_up)
+    handle.set_download_limit(o.limit_down)
     say(event='listening', port=s.listen_port())
     ready = False
     while not closed.is_set():
@@ -108,6 +113,9 @@ def main():
         m.add_argument('dir')
         m.add_argument('--peer', action='append', default=[])
         m.add_argument('--encryption', choices=['plaintext', 'either', 'rc4'], default='plaintext')
+        m.add_argument('--set', action='append', default=[])
+        m.add_argument('--limit-up', type=int, default=0)
+        m.add_argument('--limit-down', type=int, default=0)
     o = p.parse_args()
     {'create': create, 'info': info, 'seed': peer, 'leech': peer}[o.mode](o)
 

@@ -14,13 +14,7 @@ use crate::process::{PATIENCE, Running, run};
 fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path, crypto: Crypto) -> Command {
     let mut command = lab.command("aria2c");
     command
-        .args([
-            "--no-conf",
-            "--enable-dht=true",
-            "--enable-dht6=false",
-            "--bt-enable-lpd=false",
-            "--enable-peer-exchange=false",
-        ])
+        .args(["--no-conf", "--enable-dht=true", "--enable-dht6=false", "--bt-enable-lpd=false"])
         .args([
             "--interface=127.0.0.1",
             "--disable-ipv6=true",
@@ -47,7 +41,12 @@ fn command(lab: &Lab, port: u16, torrent: &Torrent, dir: &Path, crypto: Crypto) 
 pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, crypto: Crypto) -> Peer {
     again(|port| {
         let mut command = command(lab, port, torrent, &payload.parent, crypto);
-        command.args(["--check-integrity=true", "--bt-hash-check-seed=true", "--seed-ratio=0"]);
+        command.args([
+            "--enable-peer-exchange=false",
+            "--check-integrity=true",
+            "--bt-hash-check-seed=true",
+            "--seed-ratio=0",
+        ]);
         let process = Running::start("aria2-seed", &mut command, &lab.path("logs"));
         Peer { process, port }.offers(torrent.wire_hash, crypto.manner())
     })
@@ -55,9 +54,18 @@ pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, crypto: Crypto) -> 
 
 /// Downloads into `out` and ends when it is complete; it takes calls when this returns.
 pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto) -> Peer {
+    start_leech(lab, torrent, out, crypto, false)
+}
+
+/// The same, and listens to what peers tell of peers.
+pub fn leech_with_pex(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
+    start_leech(lab, torrent, out, Crypto::Usual, true)
+}
+
+fn start_leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto, pex: bool) -> Peer {
     again(|port| {
         let mut command = command(lab, port, torrent, out, crypto);
-        command.args(["--seed-time=0", "--bt-stop-timeout=60"]);
+        command.args(["--seed-time=0", "--bt-stop-timeout=60"]).arg(format!("--enable-peer-exchange={pex}"));
         let process = Running::start("aria2-leech", &mut command, &lab.path("logs"));
         Peer { process, port }.answers(torrent.wire_hash, crypto.manner())
     })

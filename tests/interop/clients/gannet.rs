@@ -16,8 +16,12 @@ use crate::process::{PATIENCE, Running, run};
 
 /// The binary that cargo has just built, or `$GANNET_INTEROP_BINARY`.
 fn command(lab: &Lab) -> Command {
-    let binary = env::var_os("GANNET_INTEROP_BINARY");
-    lab.command(binary.unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_gannet"))))
+    lab.command(binary())
+}
+
+/// Where it is.
+pub fn binary() -> OsString {
+    env::var_os("GANNET_INTEROP_BINARY").unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_gannet")))
 }
 
 /// Nothing beyond this machine, nothing left behind.
@@ -27,21 +31,41 @@ fn isolated<'a>(lab: &Lab, command: &'a mut Command, name: &str) -> &'a mut Comm
 
 /// Seeds, and calls `peers`; it is up when this returns.
 pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String]) -> Peer {
-    seed_with(lab, torrent, payload, peers, "allow")
+    seed_told(lab, torrent, payload, peers, &[])
 }
 
 /// The same with this `--encryption`.
 pub fn seed_with(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String], encryption: &str) -> Peer {
-    let manner = if encryption == "require" { Manner::Encrypted } else { Manner::Plain };
+    seed_told(lab, torrent, payload, peers, &["--encryption", encryption])
+}
+
+/// The same with these options.
+pub fn seed_told(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String], options: &[&str]) -> Peer {
+    let manner = if options.contains(&"require") { Manner::Encrypted } else { Manner::Plain };
     again(|port| {
         let mut command = command(lab);
         command.arg("seed").arg(&torrent.path).arg(payload.path());
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json", "--encryption", encryption]);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json"]).args(options);
         for peer in peers {
             command.args(["--peer", peer]);
         }
         let process = Running::start("gannet-seed", isolated(lab, &mut command, "seed"), &lab.path("logs"));
         Peer { process, port }.offers(torrent.wire_hash, manner)
+    })
+}
+
+/// Downloads slowly and gives nothing: others are met through it, and that is all it is good for. It takes calls when this
+/// returns.
+pub fn relay(lab: &Lab, torrent: &Torrent, peers: &[String]) -> Peer {
+    again(|port| {
+        let mut command = command(lab);
+        command.arg("get").arg(&torrent.path).arg("--dir").arg(lab.folder("relay")).args(["--seed", "--json"]);
+        command.args(["--limit-up", "1", "--limit-down", "32KiB", "--listen", &format!("127.0.0.1:{port}")]);
+        for peer in peers {
+            command.args(["--peer", peer]);
+        }
+        let process = Running::start("gannet-relay", isolated(lab, &mut command, "relay"), &lab.path("logs"));
+        Peer { process, port }.answers(torrent.wire_hash, Manner::Plain)
     })
 }
 
