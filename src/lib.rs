@@ -118,6 +118,7 @@
 //! | where a URL from a stranger may lead | `net/http/address.rs` |
 //! | encryption: handshake and cipher; when | `wire/mse/`; `net/encryption.rs`, `net/mse.rs`, `net/stream.rs` |
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
+//! | port mapping: PCP, NAT-PMP, UPnP; who is told of the ports outside | `net/nat/`, `session/nat.rs`; `torrent/reach.rs` |
 //! | one UDP port for uTP and DHT | `net/udp.rs` |
 //! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `session/mod.rs` |
 //! | opening, preallocating, mapped files | `storage/mod.rs`, `storage/prepare.rs`, `storage/mapping.rs` |

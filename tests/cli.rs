@@ -48,7 +48,7 @@ impl Place {
         }
         command.env_remove("SOURCE_DATE_EPOCH").env("HOME", self.path().join("home"));
         // Nothing beyond this machine.
-        command.env("GANNET_NO_DHT", "1");
+        command.env("GANNET_NO_DHT", "1").env("GANNET_NO_PORT_MAPPING", "1");
         command.current_dir(self.path()).args(args).stdin(Stdio::null());
         command
     }

@@ -16,7 +16,7 @@ use super::{ip_filter, settings, source};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::net::egress::Egress;
-use crate::session::{AddTorrent, Choose, Config, Origin, Place, SeedGoal, Session};
+use crate::session::{AddTorrent, Choose, Config, NatConfig, Origin, Place, SeedGoal, Session};
 
 pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
     let options = args.options.or(global.layers.settings.get.clone());
@@ -208,6 +208,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         egress: network.egress.egress()?,
         lsd: !network.no_lsd,
         dht: (!network.no_dht).then(|| super::dht::nodes(&network.dht_nodes)),
+        port_mapping: (!network.no_port_mapping).then(NatConfig::default),
         encryption: network.encryption.map_or(defaults.encryption, Into::into),
         web_seeds: !network.no_web_seeds,
         ..defaults

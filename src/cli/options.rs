@@ -65,8 +65,8 @@ pub(super) struct NetworkOptions {
     /// Fetch nothing from web servers that the torrent names (BEP 17, BEP 19)
     #[arg(long)]
     pub(super) no_web_seeds: bool,
-    /// No port mapping on the router; this version does none
-    #[arg(long, hide_short_help = true)]
+    /// Do not ask the router to let peers in (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
     pub(super) no_port_mapping: bool,
 }
 

@@ -24,8 +24,10 @@ pub enum Command {
     Announce {
         /// The torrent.
         info_hash: NodeId,
-        /// Where we listen; none is the port of the socket, as others see it.
-        port: Option<u16>,
+        /// Where we listen on IPv4; none is the port of the socket, as others see it.
+        port_v4: Option<u16>,
+        /// The same on IPv6.
+        port_v6: Option<u16>,
         /// Whether we have all of it (BEP 33).
         seed: bool,
     },

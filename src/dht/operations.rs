@@ -308,8 +308,9 @@ impl Node {
         for place in places {
             let token = &place.token[..];
             let query = match &command {
-                Some(Command::Announce { info_hash, port, seed }) => {
-                    Query::Announce { info_hash: *info_hash, port: *port, seed: *seed, token }
+                Some(Command::Announce { info_hash, port_v4, port_v6, seed }) => {
+                    let port = if place.contact.address.is_ipv6() { *port_v6 } else { *port_v4 };
+                    Query::Announce { info_hash: *info_hash, port, seed: *seed, token }
                 }
                 Some(Command::Put { item, cas }) => {
                     let signed = item.signed().map(|s| Claim {

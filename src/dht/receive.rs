@@ -1,6 +1,6 @@
 //! What comes in: whether it is read at all, and what answers to our queries teach.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::address::{canonical, is_usable};
@@ -160,7 +160,26 @@ impl Node {
         let Some(socket) = self.sockets.get_mut(via) else { return };
         socket.votes.add(by, seen_as);
         let winner = socket.votes.winner();
-        let Some(ip) = winner.filter(|_| winner != socket.external) else { return };
+        if let Some(ip) = winner.filter(|_| winner != socket.external) {
+            self.be_at(now, via, ip);
+        }
+    }
+
+    /// Our address, as a router says. It holds until most nodes see another.
+    pub fn handle_external(&mut self, now: Instant, ip: IpAddr) {
+        if let Some(via) = self.sockets.iter().position(|socket| socket.is_v6() == ip.is_ipv6())
+            && self
+                .sockets
+                .get(via)
+                .is_some_and(|socket| socket.votes.winner().is_none() && socket.external != Some(ip))
+        {
+            self.be_at(now, via, ip);
+        }
+    }
+
+    /// The id is made to fit our address.
+    fn be_at(&mut self, now: Instant, via: usize, ip: IpAddr) {
+        let Some(socket) = self.sockets.get_mut(via) else { return };
         socket.external = Some(ip);
         if !socket.table.own().is_bound_to(ip) {
             let id = NodeId::bound_to(ip, &mut self.random);

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -77,6 +77,7 @@ pub struct DhtClient {
 enum Request {
     Start(Command, mpsc::Sender<Event>),
     AddNode(SocketAddr),
+    External(IpAddr),
     AddNames(Vec<(String, u16)>),
     Stats(oneshot::Sender<Stats>),
     Save(oneshot::Sender<SavedState>),
@@ -123,6 +124,11 @@ impl DhtClient {
     /// A node that a peer runs, as it says (BEP 5, `port`).
     pub fn add_node(&self, address: SocketAddr) {
         let _ = self.requests.try_send(Request::AddNode(address));
+    }
+
+    /// Our address, as a router says (BEP 42).
+    pub fn external(&self, ip: IpAddr) {
+        let _ = self.requests.try_send(Request::External(ip));
     }
 
     /// Nodes that a torrent names (BEP 5, `nodes`).
@@ -226,6 +232,7 @@ impl Driver {
                 self.watching.insert(operation, sender);
             }
             Request::AddNode(address) => self.node.add_node(now, address),
+            Request::External(ip) => self.node.handle_external(now, ip),
             Request::AddNames(names) => {
                 for name in names {
                     let name = Name { name, router: false };
@@ -263,7 +270,7 @@ impl Driver {
     fn tell(&mut self, event: Event) {
         let operation = match &event {
             Event::WantBootstrap => return self.look_up_all(),
-            Event::External { ip, .. } => return tracing::info!(%ip, "our address, as DHT nodes see it"),
+            Event::External { ip, .. } => return tracing::info!(%ip, "our address, as DHT nodes or a router see it"),
             Event::Peers { operation, .. }
             | Event::Item { operation, .. }
             | Event::Samples { operation, .. }
@@ -328,7 +335,7 @@ impl Driver {
 mod tests {
     use super::*;
     use crate::dht::{Item, NodeId};
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -368,7 +375,13 @@ mod tests {
             }
         };
         tokio::time::timeout(PATIENCE, settled).await.unwrap();
-        done(clients[1].command(Command::Announce { info_hash, port: Some(6881), seed: false })).await;
+        done(clients[1].command(Command::Announce {
+            info_hash,
+            port_v4: Some(6881),
+            port_v6: Some(6881),
+            seed: false,
+        }))
+        .await;
         let events = done(clients[2].command(Command::GetPeers { info_hash })).await;
         let mut found: Vec<_> = events
             .iter()

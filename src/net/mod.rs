@@ -19,6 +19,7 @@ pub mod listen;
 pub mod lsd;
 pub mod mini_tracker;
 mod mse;
+pub mod nat;
 pub mod pace;
 pub mod proxy;
 pub mod stream;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::net::dht::DhtConfig;
 use crate::net::egress::Egress;
 use crate::net::encryption::Encryption;
+use crate::net::nat::NatConfig;
 use crate::swarm::IpFilter;
 
 /// Connections in all, unless said otherwise.
@@ -44,6 +45,9 @@ pub struct Config {
     pub lsd_on_loopback: bool,
     /// The node of the DHT (BEP 5) by which peers are found without trackers; none runs no node.
     pub dht: Option<DhtConfig>,
+    /// Whether routers are asked to let peers in; none asks nobody. Never with a proxy, and only for addresses that others
+    /// could reach.
+    pub port_mapping: Option<NatConfig>,
     /// Which connections with peers are encrypted.
     pub encryption: Encryption,
     /// Whether web seeds are asked.
@@ -62,7 +66,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Any free port, no DHT, no rate limits, 500 connections, 100 per torrent, 64 MiB of blocks in memory; resume data in `state_dir`.
+    /// Any free port, no DHT, no port mapping, no rate limits, 500 connections, 100 per torrent, 64 MiB of blocks in memory; resume data in `state_dir`.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             listen: Vec::new(),
@@ -77,6 +81,7 @@ impl Config {
             lsd: true,
             lsd_on_loopback: false,
             dht: None,
+            port_mapping: None,
             encryption: Encryption::default(),
             web_seeds: true,
             state_dir: state_dir.into(),

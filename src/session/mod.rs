@@ -8,6 +8,7 @@ mod config;
 mod dht;
 mod incoming;
 mod ip_filter;
+mod nat;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ pub use crate::net::encryption::Encryption;
 use crate::net::handshake::Answerer;
 use crate::net::listen::{self, Transports};
 use crate::net::lsd::Lsd;
+pub use crate::net::nat::{Mapped, Mappings, NatConfig};
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::net::udp::UdpHub;
 pub use crate::swarm::IpFilter;
@@ -62,6 +64,7 @@ struct Inner {
     /// One UDP socket for each address, where anything uses UDP.
     udp: Option<Arc<UdpHub>>,
     dht: Option<dht::Dht>,
+    nat: Option<nat::Nat>,
 }
 
 /// Every torrent under each of the 20-byte names that peers may use for it.
@@ -137,6 +140,11 @@ impl Session {
         let max_connections = affordable(config.max_connections, open_file_limit());
         let mut network = Network::new(limits, dialer, answerer, max_connections);
         network.lsd = local_discovery(&config, &addresses);
+        let nat = config.port_mapping.as_ref();
+        let nat = nat.and_then(|nat| {
+            nat::Nat::start(&listeners.tcp, udp.as_deref(), egress, nat, dht.as_ref().map(|dht| &dht.client))
+        });
+        network.mappings = nat.as_ref().map(nat::Nat::mappings);
         let network = Arc::new(network);
         network.set_ip_filter(config.ip_filter.clone());
         let torrents = Arc::new(Torrents::default());
@@ -159,6 +167,7 @@ impl Session {
                 listeners: Mutex::new(tasks),
                 udp,
                 dht,
+                nat,
                 config,
             }),
         })
@@ -218,6 +227,11 @@ impl Session {
         self.inner.dht.as_ref().map(|dht| &dht.client)
     }
 
+    /// What routers were asked for, and what came of it; all off where nobody is asked.
+    pub fn mappings(&self) -> Mappings {
+        self.inner.nat.as_ref().map(|nat| nat.mappings().borrow().clone()).unwrap_or_default()
+    }
+
     /// Another filter of addresses, from now on: connections with those on it are closed.
     pub fn set_ip_filter(&self, ip_filter: Arc<IpFilter>) {
         // In this order: a torrent that begins meanwhile looks at the network.
@@ -249,8 +263,13 @@ impl Session {
                 torrent.stopped().await;
             }
         };
+        let unmapped = async {
+            if let Some(nat) = &self.inner.nat {
+                nat.stop(deadline).await;
+            }
+        };
         // What is not done by then is left: resume data is written first, trackers are told last.
-        let _ = tokio::time::timeout(deadline, all_stopped).await;
+        let (_, ()) = tokio::join!(tokio::time::timeout(deadline, all_stopped), unmapped);
     }
 }
 

@@ -28,7 +28,7 @@ pub fn is_local(ip: IpAddr) -> bool {
 }
 
 /// Whether `ip` can be the address of one host: not unspecified, multicast, broadcast or reserved.
-fn is_host(ip: IpAddr) -> bool {
+pub fn is_host(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(v4) => !v4.is_multicast() && v4.octets()[0] != 0 && v4 < Ipv4Addr::new(240, 0, 0, 0),
         IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),

@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::address_filter::is_local;
 use super::candidates::Source;
 use super::ip_filter::IpFilter;
 use super::peer::{NewPeer, Peer};
 use super::requests::{self, RequestWindow};
-use super::{Action, CloseReason, Swarm, tick};
+use super::{Action, CloseReason, OutsidePorts, Swarm, tick};
 use crate::base::{Bitfield, PeerKey};
 use crate::wire::{EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, ExtensionIds, MAX_REQUEST_QUEUE, Message};
 
@@ -68,6 +69,23 @@ impl Swarm {
     /// Our address as others see it: the order of candidates follows from it (BEP 40).
     pub fn handle_external_address(&mut self, address: SocketAddr) {
         self.candidates.set_external(address);
+    }
+
+    /// Where peers reach us from outside, by family, IPv4 first. Those that are connected are told if it is news.
+    pub fn handle_outside_ports(&mut self, outside: [OutsidePorts; 2]) {
+        let before = std::mem::replace(&mut self.outside, outside);
+        let (listen, dht) = (self.config.listen_port, self.config.dht_port);
+        let told = |ports: OutsidePorts| (ports.listen.or(listen), ports.dht.or(dht));
+        let news = [0, 1].map(|family| told(before[family]) != told(outside[family]));
+        let concerned = |at: SocketAddr| news[usize::from(at.is_ipv6())] && !is_local(at.ip());
+        let keys = self.peers.iter().filter(|(_, peer)| concerned(peer.address));
+        for key in keys.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.introduce_ourselves(key);
+            self.tell_dht_port(key);
+            if let Some(peer) = self.peers.at_mut(key) {
+                Self::wake(&mut self.wakes, key, peer);
+            }
+        }
     }
 
     /// Whom we have nothing to do with from now on: known addresses are forgotten, connections closed.
@@ -190,8 +208,15 @@ impl Swarm {
         self.tell_dht_port(key);
     }
 
+    /// Where a peer reaches us, unless it is at our own ports, as for those on our side of the router.
+    fn outside_ports(&self, key: PeerKey) -> OutsidePorts {
+        let outside = self.peers.at(key).filter(|peer| !is_local(peer.address.ip()));
+        outside.map_or_else(OutsidePorts::default, |peer| self.outside[usize::from(peer.address.is_ipv6())])
+    }
+
     fn tell_dht_port(&mut self, key: PeerKey) {
         let Some(port) = self.config.dht_port else { return };
+        let port = self.outside_ports(key).dht.unwrap_or(port);
         if let Some(peer) = self.peers.at_mut(key).filter(|peer| peer.dht) {
             peer.outbox.push(&Message::Port(port));
         }
@@ -202,7 +227,7 @@ impl Swarm {
         let handshake = ExtendedHandshake {
             m: self.our_extensions(),
             v: Some(CLIENT.to_owned()),
-            p: self.config.listen_port,
+            p: self.outside_ports(key).listen.or(self.config.listen_port),
             reqq: Some(MAX_REQUEST_QUEUE),
             metadata_size: self.metadata_size(),
             upload_only: Some(self.completed && self.super_seed.is_none()),

@@ -85,6 +85,15 @@ use crate::base::{Bitfield, BlockPool, Geometry, PeerId, PeerKey, PieceIndex, Sl
 use crate::metainfo::Metainfo;
 use crate::wire::Outbox;
 
+/// Ports at which the internet finds us, where a router has made others of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutsidePorts {
+    /// Of [`SwarmConfig::listen_port`].
+    pub listen: Option<u16>,
+    /// Of [`SwarmConfig::dht_port`].
+    pub dht: Option<u16>,
+}
+
 /// What a swarm is told once.
 #[derive(Clone, Debug)]
 pub struct SwarmConfig {
@@ -229,6 +238,8 @@ pub enum Misbehaved {
 #[derive(Debug)]
 pub struct Swarm {
     config: SwarmConfig,
+    /// By family, IPv4 first.
+    outside: [OutsidePorts; 2],
     geometry: Geometry,
     pool: BlockPool,
     picker: Picker,
@@ -346,6 +357,7 @@ impl Swarm {
             next_choke: now + choker::ROUND,
             picker,
             geometry,
+            outside: Default::default(),
             config,
             stage: Stage::Open,
             metainfo: None,

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::super::{Action, NewPeer, SwarmConfig};
+use super::super::{Action, NewPeer, OutsidePorts, SwarmConfig};
 use super::*;
 use crate::base::{Bitfield, Geometry, PeerId};
 use crate::wire::{Decoder, ExtendedHandshake, Item, Reserved};
@@ -115,6 +115,27 @@ impl Rig {
 
 fn addrs(pex: &Pex) -> Vec<SocketAddr> {
     pex.added.iter().map(|peer| peer.addr).collect()
+}
+
+/// A router has given us other ports: those who are outside of it are told, once.
+#[test]
+fn peers_hear_of_the_ports_outside() {
+    let mut rig = Rig::new(false, true);
+    let keys = ["11.0.0.1:6881", "192.168.0.5:6881", "[2600::1]:6881"].map(|at| rig.listener(at));
+    let ports = |rig: &mut Rig| {
+        keys.map(|key| {
+            let said = rig.extended(key).into_iter().filter(|(id, _)| *id == 0);
+            said.map(|(_, payload)| ExtendedHandshake::parse(&payload).unwrap().p).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(ports(&mut rig), [[Some(6881)]; 3]);
+    let outside = |listen| OutsidePorts { listen, dht: listen };
+    for _ in 0..2 {
+        rig.swarm.handle_outside_ports([outside(Some(7_000)), outside(None)]);
+    }
+    assert_eq!(ports(&mut rig), [vec![Some(7_000)], vec![], vec![]]);
+    let late = rig.listener("11.0.0.2:6881");
+    assert_eq!(ExtendedHandshake::parse(&rig.extended(late)[0].1).unwrap().p, Some(7_000));
 }
 
 #[test]

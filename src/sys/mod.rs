@@ -2,13 +2,14 @@
 //!
 //! For: opening files that stay below a folder, names as a file system has them, taking and counting space, vectored
 //! positioned I/O, sending from mapped files, process limits, what processes use, signals, choosing a network interface,
-//! the width of the terminal.
+//! the routes to the internet, the width of the terminal.
 //! Must not know: torrents, pieces, peers.
 
 mod device;
 mod dir;
 mod file;
 mod process;
+mod route;
 mod send;
 mod signals;
 mod space;
@@ -21,6 +22,7 @@ pub use file::{
     read_at, stamp, start_writing_back, will_need, write_at,
 };
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
+pub use route::{DefaultRoute, TELLS_ROUTES, default_routes_v4, default_routes_v6};
 pub use send::{Gather, SendMap, is_cut};
 pub use signals::{Hangups, StopSignal, StopSignals};
 pub use space::{Allocation, FileSystem, allocate, available, file_system, sync_file_system};

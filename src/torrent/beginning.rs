@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use tokio::sync::{oneshot, watch};
 
-use super::dht::Searches;
 use super::opening::{self, Opened};
 use super::task::{Left, Task, told};
 use super::web_seed::WebSeeds;
@@ -113,11 +112,6 @@ fn internal() -> Failure {
 }
 
 impl Task {
-    /// Where the DHT is told that we can be reached; none is the port of its own socket.
-    pub(super) fn dht_port(&self) -> Option<u16> {
-        self.spec.listen.first().map(std::net::SocketAddr::port).filter(|_| !self.spec.implied_port)
-    }
-
     /// It is known what the torrent is, or what was missing of that.
     pub(super) fn describe(&mut self, metainfo: Arc<Metainfo>) {
         let now = Instant::now();
@@ -126,11 +120,11 @@ impl Task {
         if metainfo.info.is_private() {
             // From now on peers come from trackers only (BEP 27).
             self.lsd = None;
-            self.dht = Searches::new(now, None, None, names());
+            self.dht.leave();
         } else {
             if names().count() > self.spec.torrent.origin.info_hash().wire_forms().count() {
                 self.lsd = self.shared.network.lsd.as_ref().map(|lsd| lsd.join(names()));
-                self.dht = Searches::new(now, self.spec.dht.clone(), self.dht_port(), names());
+                self.dht.join(now, names());
             }
             if let Some(client) = &self.spec.dht {
                 client.add_names(&metainfo.nodes);

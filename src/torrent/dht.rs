@@ -29,7 +29,8 @@ pub(super) enum Found {
 /// The searches of one torrent: a hybrid torrent has two, one for each of its swarms.
 pub(super) struct Searches {
     client: Option<DhtClient>,
-    port: Option<u16>,
+    port_v4: Option<u16>,
+    port_v6: Option<u16>,
     searches: Vec<Search>,
 }
 
@@ -39,6 +40,8 @@ struct Search {
     next: Instant,
     retry: Duration,
     last: Instant,
+    /// Ports have changed since it began.
+    stale: bool,
 }
 
 impl Searches {
@@ -50,17 +53,52 @@ impl Searches {
         port: Option<u16>,
         info_hashes: impl Iterator<Item = [u8; 20]>,
     ) -> Self {
-        let search = |hash| Search { info_hash: NodeId(hash), running: None, next: now, retry: FIRST_RETRY, last: now };
-        Self { client, port, searches: info_hashes.map(search).collect() }
+        let mut searches = Self { client, port_v4: port, port_v6: port, searches: Vec::new() };
+        searches.join(now, info_hashes);
+        searches
+    }
+
+    /// The torrent has turned out to have these names, besides those that it had.
+    pub(super) fn join(&mut self, now: Instant, info_hashes: impl Iterator<Item = [u8; 20]>) {
+        for info_hash in info_hashes.map(NodeId) {
+            if !self.searches.iter().any(|search| search.info_hash == info_hash) {
+                self.searches.push(Search {
+                    info_hash,
+                    running: None,
+                    next: now,
+                    retry: FIRST_RETRY,
+                    last: now,
+                    stale: false,
+                });
+            }
+        }
+    }
+
+    /// Nothing is sent any more.
+    pub(super) fn leave(&mut self) {
+        (self.client, self.searches) = (None, Vec::new());
+    }
+
+    /// Peers reach us at other ports: nodes that have told of others are told.
+    pub(super) fn set_ports(&mut self, now: Instant, port_v4: Option<u16>, port_v6: Option<u16>) {
+        if (self.port_v4, self.port_v6) == (port_v4, port_v6) {
+            return;
+        }
+        (self.port_v4, self.port_v6) = (port_v4, port_v6);
+        for search in &mut self.searches {
+            search.stale = true;
+            search.next = search.next.min((search.last + FIRST_RETRY).max(now));
+        }
     }
 
     /// Begins the searches that are due. `seed`: we have everything.
     pub(super) fn poll(&mut self, now: Instant, seed: bool) {
         let Some(client) = &self.client else { return };
         for search in self.searches.iter_mut().filter(|search| search.running.is_none() && search.next <= now) {
-            let command = Command::Announce { info_hash: search.info_hash, port: self.port, seed };
+            let command =
+                Command::Announce { info_hash: search.info_hash, port_v4: self.port_v4, port_v6: self.port_v6, seed };
             search.running = Some(client.command(command));
-            search.last = now;
+            (search.last, search.stale) = (now, false);
         }
     }
 
@@ -109,7 +147,12 @@ impl Search {
         self.running = None;
         let now = Instant::now();
         self.retry = if summary.peers > 0 { FIRST_RETRY } else { (self.retry * 2).min(INTERVAL) };
-        self.next = if summary.answered == 0 { now + NO_NODES_RETRY } else { now + INTERVAL };
+        self.next = now
+            + match summary.answered {
+                0 => NO_NODES_RETRY,
+                _ if self.stale => FIRST_RETRY,
+                _ => INTERVAL,
+            };
         Found::Done(summary)
     }
 }

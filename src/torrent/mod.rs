@@ -10,6 +10,7 @@
 //! opening   open the files ─► what is on disk? (resume data, else hashing) ─► take the space
 //! task      one per torrent: verdicts of the disk threads, time, trackers, saving, stopping
 //! conn      one per connection: socket ◄─► swarm, under a short lock per turn
+//! reach     what a router has made of our ports, and who is told
 //! web_seed  one per fetch from a web seed: HTTP ─► swarm
 //! shared    the swarm behind its lock, and how its actions are carried out
 //! ```
@@ -24,6 +25,7 @@ mod metadata;
 mod network;
 mod opening;
 mod outgoing;
+mod reach;
 mod saving;
 mod shared;
 mod spec;

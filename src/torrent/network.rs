@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::limits::RateLimits;
 use super::metadata::MetadataMemory;
 use crate::net::dial::Dialer;
 use crate::net::handshake::Answerer;
 use crate::net::lsd::Lsd;
+use crate::net::nat::Mappings;
 use crate::net::pace::Pace;
 use crate::swarm::IpFilter;
 
@@ -31,6 +32,8 @@ pub struct Network {
     pub dialer: Dialer,
     /// Search for peers in the local network, if that is wanted.
     pub lsd: Option<Lsd>,
+    /// What routers have made of our ports, where any is asked.
+    pub mappings: Option<watch::Receiver<Mappings>>,
     /// How those who reach us are answered.
     pub answerer: Answerer,
     connections: Arc<Semaphore>,
@@ -48,6 +51,7 @@ impl Network {
             limits,
             dialer,
             lsd: None,
+            mappings: None,
             answerer,
             connections: Arc::new(Semaphore::new(max_connections)),
             half_open: Semaphore::new(MAX_HALF_OPEN),

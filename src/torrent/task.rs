@@ -12,6 +12,7 @@ use super::beginning::{Opening, Ready, described, opened, prepare};
 use super::dht::{Found, Searches};
 use super::metadata::{self, Grant};
 use super::opening;
+use super::reach::{dht_port, remapped};
 use super::saving::{self, Saved};
 use super::shared::{News, NoSuchMetadata, Shared};
 use super::trackers::Trackers;
@@ -20,6 +21,7 @@ use crate::base::{Bitfield, PieceIndex};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
 use crate::metainfo::Metainfo;
 use crate::net::lsd::Membership;
+use crate::net::nat::Mappings;
 use crate::net::tracker::TrackerClient;
 use crate::net::web_seed::RangeClient;
 use crate::storage::{Progress, Storage, StorageError};
@@ -56,6 +58,8 @@ pub(super) struct Task {
     /// The search for peers in the local network.
     pub(super) lsd: Option<Membership>,
     pub(super) dht: Searches,
+    /// What routers make of our ports.
+    pub(super) mappings: Option<watch::Receiver<Mappings>>,
     pub(super) spec: Spec,
     /// What the disk threads make of what peers sent: what the torrent is, or what was missing of that.
     pub(super) describing: Option<oneshot::Receiver<Result<Metainfo, Failure>>>,
@@ -200,8 +204,8 @@ impl Task {
         let memory = Grant::none(network.metadata_memory.clone());
         let (info_hash, events) = (origin.info_hash(), inner.events.clone());
         let lsd = network.lsd.as_ref().filter(|_| !origin.is_private()).map(|lsd| lsd.join(info_hash.wire_forms()));
-        let port = spec.listen.first().map(std::net::SocketAddr::port).filter(|_| !spec.implied_port);
-        let dht = Searches::new(now, spec.dht.clone(), port, info_hash.wire_forms());
+        let dht = Searches::new(now, spec.dht.clone(), dht_port(&spec), info_hash.wire_forms());
+        let mappings = network.mappings.clone();
         let (peer_id, client_of_dht) = (spec.peer_id, spec.dht.clone());
         let shared = Shared::new(swarm, info_hash, disk, Completions::new(), network, events, peer_id, client_of_dht);
         let mut task = Self {
@@ -210,6 +214,7 @@ impl Task {
             trackers: Trackers::new(now, &spec, client, random()),
             lsd,
             dht,
+            mappings,
             inner,
             spec,
             describing: None,
@@ -239,6 +244,7 @@ impl Task {
         let peers = self.spec.torrent.peers.clone();
         self.shared.turn(|swarm, now| swarm.handle_candidates(now, Source::Manual, &peers));
         self.ask_for_peers_of_link();
+        self.begin_with_mappings();
         if self.shared.storage().is_some()
             && let Some(left) = self.begin().await
         {
@@ -300,6 +306,7 @@ impl Task {
                 address = found(&mut self.lsd) => {
                     self.shared.turn(|swarm, now| swarm.handle_candidates(now, Source::Lsd, &[address]));
                 }
+                mappings = remapped(&mut self.mappings) => self.handle_mappings(&mappings),
                 found = self.dht.found() => self.handle_found(found),
                 () = tokio::time::sleep_until(wake.into()) => self.shared.turn(Swarm::handle_timeout),
             }

@@ -42,6 +42,8 @@ pub(super) struct Trackers {
     names: Vec<[u8; 20]>,
     tiers: Vec<Vec<String>>,
     config: ScheduleConfig,
+    /// Where we listen, on IPv4 and IPv6.
+    own_ports: [Option<u16>; 2],
     seed: u64,
     client: TrackerClient,
     sender: mpsc::Sender<Answer>,
@@ -67,7 +69,8 @@ impl Trackers {
         };
         let (sender, answers) = mpsc::channel(ANSWERS);
         let (schedules, names) = (Vec::new(), Vec::new());
-        let mut trackers = Self { schedules, names, tiers, config, seed, client, sender, answers };
+        let own_ports = [config.port_v4, config.port_v6];
+        let mut trackers = Self { schedules, names, tiers, config, own_ports, seed, client, sender, answers };
         trackers.join_swarms(now, &origin.info_hash());
         trackers
     }
@@ -144,6 +147,15 @@ impl Trackers {
                 tracing::info!(tracker = %job.tracker, family = %job.family, %error, "no answer");
                 Found::default()
             }
+        }
+    }
+
+    /// Peers find us at these ports; none is where we listen.
+    pub(super) fn set_outside_ports(&mut self, now: Instant, port_v4: Option<u16>, port_v6: Option<u16>) {
+        let [own_v4, own_v6] = self.own_ports;
+        (self.config.port_v4, self.config.port_v6) = (own_v4.and(port_v4).or(own_v4), own_v6.and(port_v6).or(own_v6));
+        for schedule in &mut self.schedules {
+            schedule.set_ports(now, self.config.port_v4, self.config.port_v6);
         }
     }
 

@@ -14,6 +14,7 @@ mod ip_filter;
 mod lab;
 mod magnet;
 mod neighbours;
+mod port_mapping;
 mod proxy;
 mod rates;
 mod resume;

@@ -204,7 +204,9 @@ async fn announce(dht: &Dht, hash: Option<InfoHash>, port: u16, seed: bool, json
     let mut stored = 0;
     let mut refused = None;
     for info_hash in forms(hash) {
-        let summary = dht.ask(Command::Announce { info_hash, port: Some(port), seed }, |_| Ok(())).await?;
+        let summary = dht
+            .ask(Command::Announce { info_hash, port_v4: Some(port), port_v6: Some(port), seed }, |_| Ok(()))
+            .await?;
         stored += summary.stored;
         refused = summary.refused.or(refused);
     }

@@ -59,9 +59,10 @@ fn peers(events: &[Event]) -> Vec<SocketAddr> {
 fn peers_are_found_on_both_families() {
     let mut world = small(12);
     let info_hash = NodeId([7; 20]);
-    let (_, summary) = ask(&mut world, 3, Command::Announce { info_hash, port: Some(6881), seed: true });
+    let (_, summary) =
+        ask(&mut world, 3, Command::Announce { info_hash, port_v4: Some(6881), port_v6: Some(6881), seed: true });
     assert!(summary.stored >= 14 && summary.refused.is_none(), "{summary:?}");
-    let (events, _) = ask(&mut world, 4, Command::Announce { info_hash, port: None, seed: false });
+    let (events, _) = ask(&mut world, 4, Command::Announce { info_hash, port_v4: None, port_v6: None, seed: false });
     assert_eq!(peers(&events).len(), 2);
     let (events, summary) = ask(&mut world, 9, Command::GetPeers { info_hash });
     let found = peers(&events);
@@ -109,7 +110,7 @@ fn items_are_stored_and_found() {
 fn a_read_only_node_finds_but_is_not_remembered() {
     let mut world = small(10);
     let info_hash = NodeId([9; 20]);
-    ask(&mut world, 1, Command::Announce { info_hash, port: Some(1), seed: false });
+    ask(&mut world, 1, Command::Announce { info_hash, port_v4: Some(1), port_v6: Some(1), seed: false });
     let first: Vec<_> = world.nodes[0].stats(world.now).sockets.iter().map(|socket| socket.local).collect();
     let quiet = world.address();
     let number = world.add_with(&[quiet], &SavedState::default(), NodeConfig { read_only: true });
@@ -121,6 +122,28 @@ fn a_read_only_node_finds_but_is_not_remembered() {
     world.run(Duration::from_secs(60));
     let knows = |node: &crate::dht::Node| node.save(world.now).nodes.iter().any(|node| node.address == quiet);
     assert!(!world.nodes.iter().any(knows));
+}
+
+/// A router tells at once what nodes tell in time; they are believed against it, and it not against them.
+#[test]
+fn the_id_follows_what_a_router_says_until_nodes_know_better() {
+    let mut world = small(12);
+    let address = world.address();
+    let number = world.add_with(&[address], &SavedState::default(), NodeConfig::default());
+    let said: std::net::IpAddr = [9, 9, 9, 9].into();
+    let now = world.now;
+    world.nodes[number].handle_external(now, said);
+    world.nodes[number].handle_external(now, "2001:db8::1".parse().unwrap());
+    let socket = world.nodes[number].stats(now).sockets[0];
+    assert!(socket.external == Some(said) && socket.id.is_bound_to(said), "{socket:?}");
+    let first: Vec<_> = world.nodes[0].stats(now).sockets.iter().map(|socket| socket.local).collect();
+    world.nodes[number].bootstrap(now, &first, false);
+    world.settle(number);
+    world.run(Duration::from_secs(60));
+    let now = world.now;
+    world.nodes[number].handle_external(now, said);
+    let socket = world.nodes[number].stats(now).sockets[0];
+    assert!(socket.external == Some(address.ip()) && socket.id.is_bound_to(address.ip()), "{socket:?}");
 }
 
 #[test]
@@ -158,8 +181,11 @@ fn three_sockets_of_one_family_are_three_nodes() {
     world.nodes[number].bootstrap(now, &first, false);
     world.settle(number);
     world.run(Duration::from_secs(60));
-    let (_, summary) =
-        ask(&mut world, number, Command::Announce { info_hash: NodeId([4; 20]), port: None, seed: false });
+    let (_, summary) = ask(
+        &mut world,
+        number,
+        Command::Announce { info_hash: NodeId([4; 20]), port_v4: None, port_v6: None, seed: false },
+    );
     assert!(summary.stored >= 16, "{summary:?}");
     let (events, _) = ask(&mut world, 3, Command::GetPeers { info_hash: NodeId([4; 20]) });
     let mut expected = addresses.to_vec();

@@ -48,7 +48,8 @@ fn lookups_find_the_peers_among_the_dead_and_the_liars() {
             let who = world.rng.usize(..honest);
             let port = 1024 + u16::try_from(batch * BATCH + i).unwrap();
             let now = world.now;
-            world.nodes[who].start(now, Command::Announce { info_hash, port: Some(port), seed: false });
+            world.nodes[who]
+                .start(now, Command::Announce { info_hash, port_v4: Some(port), port_v6: Some(port), seed: false });
             world.settle(who);
             tries.push((info_hash, port));
         }

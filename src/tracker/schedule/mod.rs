@@ -128,6 +128,8 @@ struct Endpoint {
     stopped_owed: bool,
     /// Failures in a row.
     fails: u32,
+    /// The port that was told last.
+    told_port: u16,
     /// What happened last, and when.
     last: Option<(Instant, Last)>,
     tracker_id: Option<Vec<u8>>,
@@ -221,6 +223,7 @@ impl Schedule {
                         completed_owed: false,
                         stopped_owed: false,
                         fails: 0,
+                        told_port: 0,
                         last: None,
                         tracker_id: None,
                     });
@@ -253,6 +256,20 @@ impl Schedule {
             }
         }
         self.groups = merged.into_iter().map(|(_, group)| group).collect();
+    }
+
+    /// Peers find us at other ports from now on: trackers that have told them of others are told soon. A family that is not
+    /// announced to stays so.
+    pub fn set_ports(&mut self, now: Instant, port_v4: Option<u16>, port_v6: Option<u16>) {
+        self.config.port_v4 = self.config.port_v4.and(port_v4);
+        self.config.port_v6 = self.config.port_v6.and(port_v6);
+        for endpoint in &mut self.endpoints {
+            if let Some((at, Last::Answer { min_interval, .. })) = &endpoint.last
+                && Some(endpoint.told_port) != self.config.port(endpoint.family)
+            {
+                endpoint.next = endpoint.next.min((*at + soon(*min_interval)).max(now));
+            }
+        }
     }
 
     /// The next announce to carry out, if one is due. To be called until `None`.
@@ -327,6 +344,9 @@ impl Schedule {
         endpoint.next = now + interval.max(response.min_interval.unwrap_or(interval));
         if endpoint.completed_owed {
             endpoint.next = now;
+        }
+        if Some(endpoint.told_port) != self.config.port(endpoint.family) {
+            endpoint.next = endpoint.next.min(now + soon(response.min_interval));
         }
         let kept = Summary {
             peers: response.peers.len(),
@@ -463,10 +483,12 @@ impl Schedule {
         self.next_job += 1;
         let id = JobId(self.next_job);
         endpoint.in_flight = Some(InFlight { id, since: now, event });
+        let port = self.config.port(endpoint.family)?;
+        endpoint.told_port = port;
         let announce = Announce {
             info_hash: self.config.info_hash,
             peer_id: self.config.peer_id,
-            port: self.config.port(endpoint.family)?,
+            port,
             uploaded: totals.uploaded,
             downloaded: totals.downloaded,
             left: totals.left,
@@ -498,6 +520,11 @@ impl Schedule {
             }
         }
     }
+}
+
+/// How long after an answer there may be another announce, if there is something to say.
+fn soon(min_interval: Option<Duration>) -> Duration {
+    min_interval.unwrap_or(MIN_INTERVAL).max(MIN_INTERVAL)
 }
 
 impl ScheduleConfig {

@@ -88,6 +88,29 @@ impl World {
     }
 }
 
+/// NAT: the port that a router has granted is told soon, but not sooner than the tracker allows, and only if it is news.
+#[test]
+fn another_port_is_told_soon() {
+    fn with_min(_: u64) -> (u64, Result<AnnounceResponse, TrackerError>) {
+        (0, Ok(AnnounceResponse { min_interval: Some(Duration::from_secs(300)), ..every(1800) }))
+    }
+    fn slow(_: u64) -> (u64, Result<AnnounceResponse, TrackerError>) {
+        (4, Ok(every(1800)))
+    }
+    let mut world = World::new(&[&["a"], &["b"], &["c"]], &[("a", live), ("b", with_min), ("c", slow)], false);
+    world.run(2);
+    // While c has yet to answer.
+    world.schedule.set_ports(world.at(2), Some(7000), Some(7001));
+    world.run(1000);
+    world.schedule.set_ports(world.at(1000), Some(7000), None);
+    world.run(1700);
+    assert_eq!(world.events_of("a"), [(0, Started), (60, Regular)]);
+    assert_eq!(world.events_of("b"), [(0, Started), (300, Regular)]);
+    assert_eq!(world.events_of("c"), [(0, Started), (64, Regular)]);
+    let job = world.schedule.poll(world.at(5000), Totals::default()).unwrap();
+    assert_eq!((job.announce.port, job.family), (7000, Family::V4));
+}
+
 fn config(private: bool) -> ScheduleConfig {
     ScheduleConfig { info_hash: [1; 20], peer_id: PeerId([2; 20]), key: 3, port_v4: Some(6881), port_v6: None, private }
 }

@@ -26,7 +26,9 @@ pub fn binary() -> OsString {
 
 /// Nothing beyond this machine, nothing left behind.
 fn isolated<'a>(lab: &Lab, command: &'a mut Command, name: &str) -> &'a mut Command {
-    command.args(["--no-dht", "--no-lsd", "--state-dir"]).arg(lab.path(&format!("gannet-{name}-state")))
+    command
+        .args(["--no-dht", "--no-lsd", "--no-port-mapping", "--state-dir"])
+        .arg(lab.path(&format!("gannet-{name}-state")))
 }
 
 /// Seeds, and calls `peers`; it is up when this returns.
