@@ -4,7 +4,8 @@
 //! some of them at random, seconds ahead. Peers cannot see what others have asked for: simulated with eight leechers of
 //! the seeder's own rate, three pieces in ten left the seeder twice. So each peer that is served is told of pieces that
 //! nobody has and nobody else was told of. It is advice: who does not follow it is served all the same, and unlike
-//! super-seeding (BEP 16) nothing is hidden from anybody.
+//! super-seeding (BEP 16) nothing is hidden from anybody. What a peer asks for of its own accord counts as suggested to
+//! it; what is another's gets to it when all else has that it asked for. By then it often has it from that other.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +14,17 @@ use crate::base::{Bitfield, PeerKey, PieceIndex};
 /// Pieces suggested to one peer that it has not got, at least and at most. Ten or so are usual (BEP 6).
 const AHEAD: std::ops::RangeInclusive<u64> = 4..=16;
 
+/// Pieces that a peer can have to itself by asking for them: no more than it may fetch in some seconds.
+const MAX_OPEN: usize = 128;
+
 /// What nobody has, and who is to fetch it. See the [module](self).
 #[derive(Debug)]
 pub struct Suggestions {
-    /// Pieces that no connected peer had when last heard of, and that are suggested to nobody.
+    /// Pieces that no connected peer had when last heard of, and that nobody was told of or asked for.
     free: Bitfield,
     /// Where the next one is looked for.
     next: u32,
-    /// What was suggested to each peer and is not there yet.
+    /// What was suggested to each peer, or it has asked for, and is not there yet.
     open: BTreeMap<PeerKey, Vec<PieceIndex>>,
 }
 
@@ -36,6 +40,19 @@ impl Suggestions {
         for open in self.open.values_mut() {
             open.retain(|suggested| *suggested != piece);
         }
+    }
+
+    /// `peer` asks for a block of the piece. Whether it can wait, because somebody else has the piece or fetches it.
+    pub fn asked(&mut self, peer: PeerKey, piece: PieceIndex) -> bool {
+        let open = self.open.entry(peer).or_default();
+        if self.free.has(piece) {
+            if open.len() < MAX_OPEN {
+                self.free.clear(piece);
+                open.push(piece);
+            }
+            return false;
+        }
+        !open.contains(&piece)
     }
 
     /// A peer has all of these.
@@ -106,5 +123,24 @@ mod tests {
         left.sort_unstable();
         let expected: Vec<u32> = (0..40).filter(|n| ![39, 4, 20].contains(n)).collect();
         assert_eq!(left, expected, "nothing is lost");
+    }
+
+    #[test]
+    fn what_is_anothers_can_wait() {
+        let geometry = Geometry::new(200 * 16_384, 16_384).unwrap();
+        let piece = |n| geometry.piece(n).unwrap();
+        let mut slab = Slab::default();
+        let (a, b) = (slab.insert(()), slab.insert(()));
+        let mut suggestions = Suggestions::new(200, 0);
+        let told = suggestions.next(a, 0, 16_384).unwrap();
+        assert!(!suggestions.asked(a, told) && suggestions.asked(b, told));
+        assert!(!suggestions.asked(b, piece(9)) && !suggestions.asked(b, piece(9)) && suggestions.asked(a, piece(9)));
+        suggestions.seen(piece(9));
+        assert!(suggestions.asked(a, piece(9)) && suggestions.asked(b, piece(9)), "others have it by now");
+        suggestions.withdraw(a);
+        assert!(!suggestions.asked(b, told), "nobody fetches it any more");
+        // Nobody gets everything for itself.
+        assert!((10..200).all(|n| !suggestions.asked(b, piece(n))));
+        assert!(!suggestions.asked(a, piece(199)) && suggestions.asked(a, piece(10)));
     }
 }

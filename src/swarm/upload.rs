@@ -48,7 +48,10 @@ impl Swarm {
             out_of_turn
         };
         if have && allowed {
-            peer.outbox.push_piece(block);
+            match self.suggestions.as_mut().is_some_and(|suggestions| suggestions.asked(key, block.piece())) {
+                true => peer.outbox.push_piece_later(block),
+                false => peer.outbox.push_piece(block),
+            }
             return Ok(());
         }
         let excused = have && now.saturating_duration_since(peer.choke_changed) < CHOKE_GRACE;

@@ -23,7 +23,9 @@ pub struct Outbox {
     control: Vec<u8>,
     /// What the peer asked for and will get, oldest first.
     pieces: VecDeque<Block>,
-    /// Bytes that `pieces` will be on the wire.
+    /// The same, when all of those are on their way.
+    later: VecDeque<Block>,
+    /// Bytes that `pieces` and `later` will be on the wire.
     piece_bytes: u64,
 }
 
@@ -44,18 +46,29 @@ impl Outbox {
         self.piece_bytes += frame_len(block);
     }
 
-    /// Takes the first such block back, if it has not been taken out yet.
-    pub fn cancel_piece(&mut self, block: Block) -> bool {
-        let Some(at) = self.pieces.iter().position(|waiting| *waiting == block) else { return false };
-        self.pieces.remove(at);
-        self.piece_bytes = self.piece_bytes.saturating_sub(frame_len(block));
-        true
+    /// Appends a block to upload once nothing else waits: what is pushed by [`Outbox::push_piece`] goes before it.
+    pub fn push_piece_later(&mut self, block: Block) {
+        self.later.push_back(block);
+        self.piece_bytes += frame_len(block);
     }
 
-    /// Takes all blocks back, oldest first: the peer was choked.
+    /// Takes the first such block back, if it has not been taken out yet.
+    pub fn cancel_piece(&mut self, block: Block) -> bool {
+        let take = |blocks: &mut VecDeque<Block>| {
+            let at = blocks.iter().position(|waiting| *waiting == block)?;
+            blocks.remove(at)
+        };
+        let found = take(&mut self.pieces).or_else(|| take(&mut self.later)).is_some();
+        if found {
+            self.piece_bytes = self.piece_bytes.saturating_sub(frame_len(block));
+        }
+        found
+    }
+
+    /// Takes all blocks back, in the order in which they would have gone: the peer was choked.
     pub fn clear_pieces(&mut self) -> impl Iterator<Item = Block> + '_ {
         self.piece_bytes = 0;
-        self.pieces.drain(..)
+        self.pieces.drain(..).chain(self.later.drain(..))
     }
 
     /// Appends the control bytes to `into` and forgets them. If `into` is empty the two only change places, so the memory
@@ -72,9 +85,9 @@ impl Outbox {
         }
     }
 
-    /// Takes the oldest block out.
+    /// Takes the next block out.
     pub fn next_piece(&mut self) -> Option<Block> {
-        let block = self.pieces.pop_front()?;
+        let block = self.pieces.pop_front().or_else(|| self.later.pop_front())?;
         self.piece_bytes = self.piece_bytes.saturating_sub(frame_len(block));
         Some(block)
     }
@@ -87,24 +100,24 @@ impl Outbox {
         }
     }
 
-    /// The youngest block.
+    /// The last block.
     pub fn last_piece(&self) -> Option<Block> {
-        self.pieces.back().copied()
+        self.later.back().or(self.pieces.back()).copied()
     }
 
-    /// The oldest block.
+    /// The next block.
     pub fn peek(&self) -> Option<Block> {
-        self.pieces.front().copied()
+        self.pieces().next()
     }
 
-    /// All blocks that wait, oldest first.
+    /// All blocks that wait, in the order in which they go.
     pub fn pieces(&self) -> impl Iterator<Item = Block> + '_ {
-        self.pieces.iter().copied()
+        self.pieces.iter().chain(&self.later).copied()
     }
 
     /// How many blocks wait.
     pub fn piece_count(&self) -> usize {
-        self.pieces.len()
+        self.pieces.len() + self.later.len()
     }
 
     /// How many control bytes wait.
@@ -119,7 +132,7 @@ impl Outbox {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.pieces.is_empty()
+        self.control.is_empty() && self.piece_count() == 0
     }
 
     /// Whether more control bytes wait than [`CONTROL_CEILING`]: the peer does not read, and should be closed.
@@ -170,6 +183,24 @@ mod tests {
         assert_eq!(outbox.clear_pieces().collect::<Vec<_>>(), blocks[3..]);
         assert!(outbox.is_empty());
         assert_eq!((outbox.queued_bytes(), outbox.next_piece()), (0, None));
+    }
+
+    #[test]
+    fn some_can_wait() {
+        let blocks = blocks();
+        let mut outbox = Outbox::new();
+        outbox.push_piece_later(blocks[0]);
+        outbox.push_piece_later(blocks[1]);
+        outbox.push_piece(blocks[2]);
+        assert_eq!(outbox.pieces().collect::<Vec<_>>(), [blocks[2], blocks[0], blocks[1]]);
+        assert_eq!((outbox.peek(), outbox.last_piece()), (Some(blocks[2]), Some(blocks[1])));
+        assert!(outbox.cancel_piece(blocks[1]) && !outbox.cancel_piece(blocks[1]));
+        assert_eq!((outbox.next_piece(), outbox.next_piece()), (Some(blocks[2]), Some(blocks[0])));
+        assert!(outbox.is_empty() && outbox.queued_bytes() == 0);
+        outbox.push_piece_later(blocks[0]);
+        outbox.push_piece(blocks[2]);
+        assert_eq!(outbox.clear_pieces().collect::<Vec<_>>(), [blocks[2], blocks[0]]);
+        assert!(outbox.is_empty() && outbox.queued_bytes() == 0);
     }
 
     #[test]
