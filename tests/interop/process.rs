@@ -1,6 +1,7 @@
 //! Child processes: output to a file, killed by handle when dropped, waited for by polling with a deadline.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -65,6 +66,12 @@ impl Running {
             tail(self.stdout()),
             tail(stderr)
         )
+    }
+
+    /// Writes a line to its standard input.
+    pub fn write_line(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a standard input that is open");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("a process that reads");
     }
 
     /// Closes its standard input.
