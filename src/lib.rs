@@ -34,7 +34,7 @@
 //!                └──┬──┴─────────┘
 //!                  sys                        at the foot of L3: what differs from system to system
 //!                   │
-//! L2     swarm  tracker  dht  resume          decisions; announces; state between runs     pure from here down
+//! L2     swarm  tracker  dht  utp  resume     decisions; announces; uTP; state between runs     pure from here down
 //!                   │
 //! L1         metainfo   wire                  `.torrent` and magnet; the peer protocol
 //!                   │
@@ -120,6 +120,7 @@
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
 //! | port mapping: PCP, NAT-PMP, UPnP; who is told of the ports outside | `net/nat/`, `session/nat.rs`; `torrent/reach.rs` |
 //! | one UDP port for uTP and DHT | `net/udp.rs` |
+//! | uTP (BEP 29): streams, windows, losses, limits of strangers | `utp/` (pure), driven by `net/utp.rs`; when it is tried: `net/dial.rs` |
 //! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `session/mod.rs` |
 //! | opening, preallocating, mapped files | `storage/mod.rs`, `storage/prepare.rs`, `storage/mapping.rs` |
 //! | hashing what lies on disk | `storage/check.rs`; of new torrents `storage/hash_files.rs` |
@@ -165,6 +166,7 @@ pub mod swarm;
 pub mod sys;
 pub mod torrent;
 pub mod tracker;
+pub mod utp;
 pub mod wire;
 
 pub use error::Error;

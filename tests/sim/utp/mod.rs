@@ -1,0 +1,5 @@
+//! uTP between simulated hosts.
+
+mod faults;
+mod net;
+mod path;
