@@ -204,6 +204,8 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         max_connections: defaults.max_connections.max(max_peers),
         max_peers,
         trackers: !network.no_trackers,
+        tcp: !network.no_tcp,
+        utp: !network.no_utp,
         pex: !network.no_pex,
         egress: network.egress.egress()?,
         lsd: !network.no_lsd,

@@ -123,9 +123,12 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
     Some(match event {
         Event::Piece { piece } => ("piece", json!({ "piece": piece })),
         Event::File { path } => ("file", json!({ "path": path.to_string_lossy() })),
-        Event::PeerConnected { address, client, encrypted } => {
+        Event::PeerConnected { address, client, encrypted, utp } => {
             let client = printable(client);
-            ("peer", json!({ "address": address, "client": client, "encrypted": encrypted, "state": "connected" }))
+            (
+                "peer",
+                json!({ "address": address, "client": client, "encrypted": encrypted, "utp": utp, "state": "connected" }),
+            )
         }
         Event::PeerClosed { address, reason } => {
             ("peer", json!({ "address": address, "reason": printable(reason), "state": "closed" }))

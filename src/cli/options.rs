@@ -59,9 +59,12 @@ pub(super) struct NetworkOptions {
     /// Look for no peers in the local network, and do not tell it of torrents (BEP 14)
     #[arg(long)]
     pub(super) no_lsd: bool,
-    /// No uTP (BEP 29); this version has none
-    #[arg(long, hide_short_help = true)]
+    /// Reach peers by TCP only, not by uTP (BEP 29)
+    #[arg(long)]
     pub(super) no_utp: bool,
+    /// Reach peers by uTP only, not by TCP
+    #[arg(long)]
+    pub(super) no_tcp: bool,
     /// Fetch nothing from web servers that the torrent names (BEP 17, BEP 19)
     #[arg(long)]
     pub(super) no_web_seeds: bool,
@@ -366,6 +369,7 @@ layer!(NetworkOptions {
     no_pex,
     no_lsd,
     no_utp,
+    no_tcp,
     no_web_seeds,
     no_port_mapping
 });

@@ -342,7 +342,7 @@ mod tests {
     fn hub(ips: &[IpAddr]) -> Option<Arc<UdpHub>> {
         let sockets = ips.iter().map(|ip| std::net::UdpSocket::bind((*ip, 0))).collect::<io::Result<Vec<_>>>().ok()?;
         sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
-        Some(Arc::new(UdpHub::start(sockets).unwrap()))
+        Some(Arc::new(UdpHub::start(sockets, false).unwrap()))
     }
 
     async fn done(mut events: mpsc::Receiver<Event>) -> Vec<Event> {

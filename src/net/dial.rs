@@ -2,30 +2,47 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::egress::Egress;
 use super::encryption::{Encryption, Greeting};
 use super::handshake::{self, Failed};
 use super::stream::Stream;
+use super::udp::UdpHub;
 use crate::wire::Handshake;
 
 /// How long a peer may take to answer (`limits.md`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long TCP alone is tried. Whoever can be reached by it has nearly always answered by then, and whoever cannot may be
+/// behind a router that lets uTP through.
+const TCP_AHEAD: Duration = Duration::from_secs(1);
+
+/// How long a peer whose machine refuses TCP is tried by uTP: it is there, or not.
+const UTP_AFTER_REFUSAL: Duration = Duration::from_secs(3);
 
 /// How peers are reached: the one place that knows which ways there are, and in which order they are tried.
 #[derive(Debug, Default)]
 pub struct Dialer {
     egress: Egress,
     encryption: Encryption,
+    /// Those who speak uTP do so by these sockets.
+    utp: Option<Arc<UdpHub>>,
+    utp_only: bool,
 }
 
 impl Dialer {
     /// Reaches peers by `egress`, and greets them as `encryption` says.
     pub fn new(egress: Egress, encryption: Encryption) -> Self {
-        Self { egress, encryption }
+        Self { egress, encryption, utp: None, utp_only: false }
+    }
+
+    /// Reaches peers by uTP, too, over the sockets of `hub`; by nothing else if `only`.
+    pub fn with_utp(self, hub: Option<Arc<UdpHub>>, only: bool) -> Self {
+        Self { utp: hub, utp_only: only, ..self }
     }
 
     /// Connects with the peer at `address` and greets it. One that hangs up on one greeting gets the other, if there is
@@ -61,14 +78,54 @@ impl Dialer {
         self.egress.lookup(host, port).await
     }
 
-    /// Opens a connection with what listens at `address`, and says nothing yet.
+    /// Opens a connection with what listens at `address`, and says nothing yet: by TCP, and after a while by uTP as well;
+    /// whichever answers first has it.
     ///
     /// # Errors
     /// What the system or the proxy says, or `TimedOut` after [`CONNECT_TIMEOUT`]; a proxy has twice that time, for it
     /// connects to somebody in turn.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         let limit = if self.egress.proxy().is_some() { 2 * CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
-        let connected = timeout(limit, self.egress.connect(address)).await;
-        connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Stream::from)
+        let hub = self.utp.as_ref().filter(|hub| hub.reaches_by_utp(address));
+        let connected = timeout(limit, async {
+            match hub {
+                _ if self.utp_only => {
+                    let hub = hub.ok_or(io::ErrorKind::AddrNotAvailable)?;
+                    hub.connect_utp(address).await.map(Stream::from)
+                }
+                Some(hub) => self.race(address, hub).await,
+                None => self.egress.connect(address).await.map(Stream::from),
+            }
+        });
+        connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn race(&self, address: SocketAddr, hub: &UdpHub) -> io::Result<Stream> {
+        let mut tcp = std::pin::pin!(self.egress.connect(address));
+        let refused = tokio::select! {
+            connected = &mut tcp => match connected {
+                Ok(tcp) => return Ok(tcp.into()),
+                Err(refused) => Some(refused),
+            },
+            () = sleep(TCP_AHEAD) => None,
+        };
+        let mut utp = std::pin::pin!(hub.connect_utp(address));
+        if let Some(refused) = refused {
+            return match timeout(UTP_AFTER_REFUSAL, utp).await {
+                Ok(Ok(utp)) => Ok(utp.into()),
+                // What TCP says is what people know.
+                Ok(Err(_)) | Err(_) => Err(refused),
+            };
+        }
+        tokio::select! {
+            connected = &mut tcp => match connected {
+                Ok(tcp) => Ok(tcp.into()),
+                Err(refused) => utp.await.map(Stream::from).map_err(|_| refused),
+            },
+            connected = &mut utp => match connected {
+                Ok(utp) => Ok(utp.into()),
+                Err(_) => tcp.await.map(Stream::from),
+            },
+        }
     }
 }

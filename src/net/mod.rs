@@ -25,4 +25,5 @@ pub mod proxy;
 pub mod stream;
 pub mod tracker;
 pub mod udp;
+pub mod utp;
 pub mod web_seed;

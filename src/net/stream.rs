@@ -1,15 +1,19 @@
 //! The connection with a peer, whatever carries it, encrypted or not.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest, Ready};
 use tokio::net::TcpStream;
 
+use super::utp::UtpStream;
 use crate::sys::Gather;
 use crate::wire::mse::{Ciphers, Secured};
 
 /// Bytes encrypted at once: they are still in the cache when they are sent.
 const BATCH: usize = 64 << 10;
+
+/// Parts that one write to uTP takes.
+const PARTS: usize = 128;
 
 /// Memory for them that is kept while nothing is sent.
 const KEPT: usize = 4 << 10;
@@ -17,15 +21,22 @@ const KEPT: usize = 4 << 10;
 /// A connection with a peer: what the peer protocol runs over.
 ///
 /// [`read_exact`](Self::read_exact) and [`write_all`](Self::write_all) are for handshakes. After that a connection waits
-/// with [`ready`](Self::ready), and reads and sends as much as goes at once. Without encryption bytes go from and to the
-/// caller's places by one system call; with it they are decrypted where they were read to, and encrypted into a buffer
-/// that is sent before anything else.
+/// with [`ready`](Self::ready), and reads and sends as much as goes at once. With TCP and without encryption bytes go from
+/// and to the caller's places by one system call. With encryption they are decrypted where they were read to, and encrypted
+/// into a buffer that is sent before anything else.
 #[derive(Debug)]
 pub struct Stream {
-    tcp: TcpStream,
+    carrier: Carrier,
     /// What came behind a handshake, decrypted.
     unread: Vec<u8>,
     sealed: Option<Box<Sealed>>,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Carrier {
+    Tcp(TcpStream),
+    Utp(UtpStream),
 }
 
 #[derive(Debug)]
@@ -41,7 +52,13 @@ impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
         // We write whole turns at once; a request must not wait for the answer to the one before it.
         let _ = tcp.set_nodelay(true);
-        Self { tcp, unread: Vec::new(), sealed: None }
+        Self { carrier: Carrier::Tcp(tcp), unread: Vec::new(), sealed: None }
+    }
+}
+
+impl From<UtpStream> for Stream {
+    fn from(utp: UtpStream) -> Self {
+        Self { carrier: Carrier::Utp(utp), unread: Vec::new(), sealed: None }
     }
 }
 
@@ -58,9 +75,14 @@ impl Stream {
         self.sealed.is_some()
     }
 
+    /// Whether it is uTP that carries it.
+    pub fn is_utp(&self) -> bool {
+        matches!(self.carrier, Carrier::Utp(_))
+    }
+
     /// Whether [`try_send`](Self::try_send) takes bytes out of maps. They can be sent as they are, and not otherwise.
     pub fn takes_maps(&self) -> bool {
-        self.sealed.is_none()
+        self.sealed.is_none() && !self.is_utp()
     }
 
     /// Waits until one of what is asked for may be tried, or the connection has broken. Cancelling it loses nothing.
@@ -71,7 +93,10 @@ impl Stream {
         if !self.unread.is_empty() && interest.is_readable() {
             return Ok(Ready::READABLE);
         }
-        self.tcp.ready(interest).await
+        match &self.carrier {
+            Carrier::Tcp(tcp) => tcp.ready(interest).await,
+            Carrier::Utp(utp) => utp.ready(interest).await,
+        }
     }
 
     /// Reads what is there to `places`, in their order. 0 is the end of the stream.
@@ -82,7 +107,10 @@ impl Stream {
         if !self.unread.is_empty() {
             return Ok(places.iter_mut().map(|place| take_unread(&mut self.unread, place)).sum());
         }
-        let n = self.tcp.try_read_vectored(places)?;
+        let n = match &self.carrier {
+            Carrier::Tcp(tcp) => tcp.try_read_vectored(places)?,
+            Carrier::Utp(utp) => utp.try_read_vectored(places)?,
+        };
         if let Some(sealed) = &mut self.sealed {
             let mut left = n;
             for place in places {
@@ -104,14 +132,14 @@ impl Stream {
     /// `WouldBlock` if nothing can be sent now, `WriteZero` if there is nothing to send; otherwise as [`Gather::send`].
     pub fn try_send(&mut self, gather: &Gather<'_>) -> io::Result<usize> {
         let Some(sealed) = &mut self.sealed else {
-            return match self.tcp.try_io(Interest::WRITABLE, || gather.send(&self.tcp))? {
+            return match self.carrier.try_send(gather)? {
                 0 => Err(io::ErrorKind::WriteZero.into()),
                 sent => Ok(sent),
             };
         };
         let before = sealed.has_unsent();
         if before {
-            sealed.flush(&self.tcp)?;
+            sealed.flush(&self.carrier)?;
             if sealed.has_unsent() {
                 return Ok(0);
             }
@@ -120,7 +148,7 @@ impl Stream {
         if taken == 0 {
             return if before { Ok(0) } else { Err(io::ErrorKind::WriteZero.into()) };
         }
-        match sealed.flush(&self.tcp) {
+        match sealed.flush(&self.carrier) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
@@ -152,7 +180,10 @@ impl Stream {
         if !self.unread.is_empty() {
             return Ok(take_unread(&mut self.unread, bytes));
         }
-        let n = self.tcp.read(bytes).await?;
+        let n = match &mut self.carrier {
+            Carrier::Tcp(tcp) => tcp.read(bytes).await?,
+            Carrier::Utp(utp) => utp.read(bytes).await?,
+        };
         if let Some(sealed) = &mut self.sealed {
             sealed.ciphers.read.apply(&mut bytes[..n]);
         }
@@ -179,12 +210,40 @@ impl Stream {
     /// What the system says.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.sealed {
-            None => self.tcp.write_all(bytes).await,
+            None => self.carrier.write_all(bytes).await,
             Some(sealed) => {
                 let mut bytes = bytes.to_vec();
                 sealed.ciphers.write.apply(&mut bytes);
-                self.tcp.write_all(&bytes).await
+                self.carrier.write_all(&bytes).await
             }
+        }
+    }
+}
+
+impl Carrier {
+    fn try_send(&self, gather: &Gather<'_>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || gather.send(tcp)),
+            Self::Utp(utp) => {
+                let parts = gather.in_memory().ok_or(io::ErrorKind::Unsupported)?;
+                let mut slices = [IoSlice::new(&[]); PARTS];
+                let filled = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
+                if gather.is_empty() { Ok(0) } else { utp.try_write_vectored(&slices[..filled]) }
+            }
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes),
+            Self::Utp(utp) => utp.try_write_vectored(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.write_all(bytes).await,
+            Self::Utp(utp) => utp.write_all(bytes).await,
         }
     }
 }
@@ -194,8 +253,8 @@ impl Sealed {
         self.sent < self.out.len()
     }
 
-    fn flush(&mut self, tcp: &TcpStream) -> io::Result<()> {
-        self.sent += tcp.try_write(&self.out[self.sent..])?;
+    fn flush(&mut self, carrier: &Carrier) -> io::Result<()> {
+        self.sent += carrier.try_write(&self.out[self.sent..])?;
         Ok(())
     }
 

@@ -10,13 +10,16 @@
 //! system does not take at once is lost like any other datagram. Nothing that is sent may be fragmented on its way, so
 //! packets have to stay below the path's MTU: 1,232 bytes go nearly everywhere.
 //!
+//! *uTP* lives in `utp.rs`; the task of a socket moves its packets, in batches (GSO) where the system can.
+//!
 //! *Behind a proxy* there is one socket, for the relay of the proxy and nobody else: each datagram has a header that says
 //! where it goes or comes from. While there is no relay, nothing is sent.
 
+use std::future::pending;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
@@ -26,6 +29,9 @@ use tokio::task::JoinHandle;
 
 use super::egress::Egress;
 use super::proxy::{self, Target};
+use super::utp::{Endpoint, Next, UtpStream};
+use crate::sys;
+use crate::utp::{self, Path};
 
 /// Packets that may wait for the DHT.
 pub const DHT_QUEUE: usize = 256;
@@ -41,6 +47,15 @@ const MESSAGE: usize = 64 << 10;
 
 /// What a socket may hold while nobody looks, in bytes; the system may allow less.
 const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Calls that receive before others have their turn.
+const RECEIVES_PER_TURN: usize = 8;
+
+/// Bytes that one call sends: what UDP carries, and a little less.
+const MAX_BATCH: usize = 65_000;
+
+/// The system's clock was set if a datagram seems to have waited for longer.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How long receiving rests after an error that is not about a single datagram.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -77,42 +92,46 @@ pub struct Packet {
 }
 
 /// The UDP sockets of a session. Receives until it is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct UdpHub {
     sockets: Vec<Arc<HubSocket>>,
     tasks: Vec<JoinHandle<()>>,
+    incoming: Mutex<Vec<mpsc::Receiver<UtpStream>>>,
 }
 
 #[derive(Debug)]
 struct HubSocket {
     index: usize,
+    address: SocketAddr,
     io: UdpSocket,
     state: UdpSocketState,
     dht: OnceLock<mpsc::Sender<Packet>>,
+    utp: Option<Arc<Endpoint>>,
     /// Behind a proxy: the only address that it speaks with, if there is one now.
     relay: Option<RwLock<Option<SocketAddr>>>,
 }
 
 impl UdpHub {
-    /// Receives from `sockets`, which [`listen::open`](super::listen::open) has bound.
+    /// Receives from `sockets`, which [`listen::open`](super::listen::open) has bound, and speaks uTP over them if `utp`.
     ///
     /// # Errors
     /// As the system says.
-    pub fn start(sockets: Vec<std::net::UdpSocket>) -> io::Result<Self> {
-        let mut hub = Self { sockets: Vec::new(), tasks: Vec::new() };
+    pub fn start(sockets: Vec<std::net::UdpSocket>, utp: bool) -> io::Result<Self> {
+        let mut hub = Self::default();
         for socket in sockets {
-            hub.add(socket, None)?;
+            hub.add(socket, utp, None)?;
         }
         Ok(hub)
     }
 
-    /// Sends and receives through the relay of a proxy, which is asked for it again whenever it has taken it back.
+    /// Sends and receives through the relay of a proxy, which is asked for it again whenever it has taken it back. Speaks
+    /// uTP that way if `utp`.
     ///
     /// # Errors
     /// `Unsupported` without a proxy; as the system says. A proxy that has no relay is no error: nothing comes or goes.
-    pub async fn start_relayed(egress: &Egress) -> io::Result<Self> {
-        let mut hub = Self { sockets: Vec::new(), tasks: Vec::new() };
-        let socket = hub.add(egress.relay_socket().await?, Some(RwLock::default()))?;
+    pub async fn start_relayed(egress: &Egress, utp: bool) -> io::Result<Self> {
+        let mut hub = Self::default();
+        let socket = hub.add(egress.relay_socket().await?, utp, Some(RwLock::default()))?;
         hub.tasks.push(tokio::spawn(keep_relay(socket, egress.clone())));
         Ok(hub)
     }
@@ -120,24 +139,52 @@ impl UdpHub {
     fn add(
         &mut self,
         socket: std::net::UdpSocket,
+        utp: bool,
         relay: Option<RwLock<Option<SocketAddr>>>,
     ) -> io::Result<Arc<HubSocket>> {
         let state = UdpSocketState::new((&socket).into())?;
         // The default is a few hundred packets. More is a favour, not a need.
         let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
         let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
-        let index = self.sockets.len();
-        let socket =
-            Arc::new(HubSocket { index, io: UdpSocket::from_std(socket)?, state, dht: OnceLock::new(), relay });
-        self.tasks.push(tokio::spawn(receive(socket.clone())));
+        let mut endpoint = None;
+        if utp {
+            let (of_this, incoming) = Endpoint::new()?;
+            endpoint = Some(of_this);
+            self.incoming.get_mut().unwrap_or_else(PoisonError::into_inner).push(incoming);
+        }
+        let (index, address) = (self.sockets.len(), socket.local_addr()?);
+        let io = UdpSocket::from_std(socket)?;
+        let socket = HubSocket { index, address, io, state, dht: OnceLock::new(), utp: endpoint, relay };
+        let socket = Arc::new(socket);
+        self.tasks.push(tokio::spawn(Driver::new(socket.clone()).run()));
         self.sockets.push(socket.clone());
         Ok(socket)
     }
 
     /// Where it receives, but for what a relay passes on: where that is to others, nobody knows.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let direct = self.sockets.iter().filter(|socket| socket.relay.is_none());
-        direct.filter_map(|socket| socket.io.local_addr().ok()).collect()
+        self.sockets.iter().filter(|socket| socket.relay.is_none()).map(|socket| socket.address).collect()
+    }
+
+    /// The uTP connections that others open, for each socket, from now on. Whoever asks first has them.
+    pub fn incoming_utp(&self) -> Vec<mpsc::Receiver<UtpStream>> {
+        std::mem::take(&mut *self.incoming.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens a uTP connection with what listens at `remote`. It is given up if this is cancelled.
+    ///
+    /// # Errors
+    /// `Unsupported` without uTP, `AddrNotAvailable` without a socket of this family; as the other side has answered, or
+    /// `TimedOut` after seven seconds if it has not.
+    pub async fn connect_utp(&self, remote: SocketAddr) -> io::Result<UtpStream> {
+        let socket = self.socket_for(remote)?;
+        let endpoint = socket.utp.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        endpoint.connect(canonical(remote)).await
+    }
+
+    /// Whether it speaks uTP with what listens at `remote`.
+    pub fn reaches_by_utp(&self, remote: SocketAddr) -> bool {
+        self.socket_for(remote).is_ok_and(|socket| socket.utp.is_some())
     }
 
     /// The packets that are for the DHT, from now on. Whoever asks first has them; nobody else does.
@@ -150,17 +197,12 @@ impl UdpHub {
         mine.then_some(receiver)
     }
 
-    /// Sends a datagram to `remote`, by the first socket of its family.
+    /// Sends a datagram to `remote`, by the first socket that can reach it.
     ///
     /// # Errors
     /// `AddrNotAvailable` without such a socket, else as the system says: `WouldBlock` when it has no room.
     pub fn send_to(&self, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        let of_family = |socket: &&Arc<HubSocket>| {
-            // To a relay both are the same.
-            socket.relay.is_some() || socket.io.local_addr().is_ok_and(|at| at.is_ipv4() == remote.is_ipv4())
-        };
-        let socket = self.sockets.iter().find(of_family).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        socket.send(remote, None, bytes)
+        self.socket_for(remote)?.send(remote, None, bytes, None)
     }
 
     /// Sends a datagram to `remote` by the socket of that number.
@@ -168,7 +210,7 @@ impl UdpHub {
     /// # Errors
     /// `AddrNotAvailable` without such a socket, else as the system says: `WouldBlock` when it has no room.
     pub fn send_by(&self, socket: usize, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        self.sockets.get(socket).ok_or(io::ErrorKind::AddrNotAvailable)?.send(remote, None, bytes)
+        self.sockets.get(socket).ok_or(io::ErrorKind::AddrNotAvailable)?.send(remote, None, bytes, None)
     }
 
     /// Sends a datagram back by the way `route`, the one that another came by.
@@ -177,7 +219,21 @@ impl UdpHub {
     /// As the system says: `WouldBlock` when it has no room.
     pub fn answer(&self, route: &Route, bytes: &[u8]) -> io::Result<()> {
         let socket = self.sockets.get(route.socket).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        socket.send(route.remote, route.local, bytes)
+        socket.send(route.remote, route.local, bytes, None)
+    }
+
+    fn socket_for(&self, remote: SocketAddr) -> io::Result<&Arc<HubSocket>> {
+        let remote = remote.ip().to_canonical();
+        // To a relay both are the same.
+        let is_of_family = |socket: &HubSocket| socket.relay.is_some() || socket.address.is_ipv4() == remote.is_ipv4();
+        let of_family = || self.sockets.iter().filter(|socket| is_of_family(socket));
+        // One that is bound to this machine reaches no other, and the other way round.
+        let reaches = |socket: &&Arc<HubSocket>| {
+            let ip = socket.address.ip();
+            ip.is_unspecified() || ip.is_loopback() == remote.is_loopback()
+        };
+        let socket = of_family().find(reaches).or_else(|| of_family().next());
+        socket.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
 }
 
@@ -188,8 +244,14 @@ impl Drop for UdpHub {
 }
 
 impl HubSocket {
-    fn send(&self, destination: SocketAddr, src_ip: Option<IpAddr>, contents: &[u8]) -> io::Result<()> {
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+    fn send(
+        &self,
+        destination: SocketAddr,
+        src_ip: Option<IpAddr>,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> io::Result<()> {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
         match self.relay() {
             None => self.transmit(&transmit),
             Some(relay) => self.transmit_by(relay?, &transmit),
@@ -208,19 +270,51 @@ impl HubSocket {
 
     /// Each datagram has a header of its own, so they go one by one.
     fn transmit_by(&self, relay: SocketAddr, transmit: &Transmit<'_>) -> io::Result<()> {
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let mut wrapped = Vec::with_capacity(proxy::MAX_UDP_HEADER + segment);
-        for contents in transmit.contents.chunks(segment) {
-            proxy::wrap(Target::Ip(transmit.destination), contents, &mut wrapped);
-            let contents = &wrapped[..];
-            self.transmit(&Transmit { destination: relay, ecn: None, contents, segment_size: None, src_ip: None })?;
-        }
-        Ok(())
+        let mut wrapped = Vec::with_capacity(proxy::MAX_UDP_HEADER + transmit.contents.len());
+        proxy::wrap(Target::Ip(transmit.destination), transmit.contents, &mut wrapped);
+        let contents = &wrapped[..];
+        self.transmit(&Transmit { destination: relay, ecn: None, contents, segment_size: None, src_ip: None })
     }
 
     fn set_relay(&self, relay: Option<SocketAddr>) {
         if let Some(place) = &self.relay {
             *place.write().unwrap_or_else(PoisonError::into_inner) = relay;
+        }
+    }
+
+    /// Sends packets of `segment` bytes each, but for the last, which may be shorter. Returns how many bytes were sent or
+    /// are lost. One packet alone may be too long for the system; that is an error if it is the first.
+    fn send_batch(&self, path: Path, segment: usize, batch: &[u8]) -> io::Result<usize> {
+        if batch.len() > segment && self.segments() > 1 {
+            match self.send(path.remote, path.local, batch, Some(segment)) {
+                Ok(()) => return Ok(batch.len()),
+                // The device cannot do it: segments go one by one from now on, these first.
+                Err(_) if self.segments() == 1 => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let mut sent = 0;
+        for packet in batch.chunks(segment) {
+            match self.send(path.remote, path.local, packet, None) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock || quinn_udp::is_msg_size_err(&e) => {
+                    return if sent > 0 { Ok(sent) } else { Err(e) };
+                }
+                // Lost, like others on their way.
+                Ok(()) | Err(_) => sent += packet.len(),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Packets of equal length that one call can send.
+    fn segments(&self) -> usize {
+        if self.relay.is_some() { 1 } else { self.state.max_gso_segments() }
+    }
+
+    fn give_to_dht(&self, path: Path, datagram: &[u8]) {
+        if let Some(dht) = self.dht.get().filter(|_| datagram.len() <= MAX_DHT_PACKET) {
+            let route = Route { remote: path.remote, local: path.local, socket: self.index };
+            let _ = dht.try_send(Packet { route, bytes: datagram.to_vec() });
         }
     }
 
@@ -230,54 +324,170 @@ impl HubSocket {
             std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), &mut slices, meta))
     }
+}
 
-    fn deliver(&self, meta: &RecvMeta, message: &[u8]) {
-        let mut route = Route { remote: canonical(meta.addr), local: meta.dst_ip, socket: self.index };
-        let relay = self.relay();
-        if relay.as_ref().is_some_and(|relay| relay.as_ref().map_or(true, |relay| *relay != route.remote)) {
-            return;
-        }
-        for mut datagram in message.chunks(meta.stride.max(1)) {
-            if relay.is_some() {
-                let Some((from, payload)) = proxy::unwrap(datagram) else { continue };
-                route = Route { remote: from, local: None, socket: self.index };
-                datagram = payload;
+/// What receives and sends for one socket.
+struct Driver {
+    socket: Arc<HubSocket>,
+    /// Untouched pages of it take no memory: without GRO each message is one datagram.
+    buffers: Vec<u8>,
+    meta: [RecvMeta; BATCH],
+    /// Packets that the system has not taken yet, and from where on.
+    batch: Vec<u8>,
+    sent: usize,
+    /// How they are to be sent.
+    transmit: Option<utp::Transmit>,
+    /// When uTP wants to be called.
+    due: Option<Instant>,
+}
+
+impl Driver {
+    fn new(socket: Arc<HubSocket>) -> Self {
+        let buffers = vec![0; BATCH * MESSAGE];
+        let meta = [RecvMeta::default(); BATCH];
+        Self { socket, buffers, meta, batch: Vec::new(), sent: 0, transmit: None, due: None }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let socket = self.socket.clone();
+            let interest =
+                if self.transmit.is_some() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            tokio::select! {
+                // It fails only when the runtime shuts down.
+                ready = socket.io.ready(interest) => if ready.is_err() { return },
+                () = has_work(socket.utp.as_deref()) => {}
+                () = until(self.due) => {}
             }
-            match Consumer::of(datagram) {
-                Some(Consumer::Dht) => {
-                    if let Some(dht) = self.dht.get().filter(|_| datagram.len() <= MAX_DHT_PACKET) {
-                        let _ = dht.try_send(Packet { route, bytes: datagram.to_vec() });
+            if let Err(error) = self.turn() {
+                tracing::debug!(%error, "cannot receive");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+            // A socket that never runs dry must not keep a thread to itself.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Receives what there is, for a while, and sends what there is to send.
+    fn turn(&mut self) -> io::Result<()> {
+        for _ in 0..RECEIVES_PER_TURN {
+            let received = match self.socket.receive(&mut self.buffers, &mut self.meta) {
+                Ok(count) => count,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // Some systems report here that an earlier datagram found nobody.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused) => {
+                    break;
+                }
+                Err(e) => return Err(e),
+            };
+            self.deliver(received);
+            self.send();
+        }
+        self.send();
+        Ok(())
+    }
+
+    /// Hands the first `count` messages to those whose they are.
+    fn deliver(&mut self, count: usize) {
+        let socket = &self.socket;
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let relay = socket.relay();
+        let mut inbox = socket.utp.as_ref().map(Endpoint::inbox);
+        for (meta, message) in self.meta.iter().zip(self.buffers.chunks_exact(MESSAGE)).take(count) {
+            let mut path = Path { remote: canonical(meta.addr), local: meta.dst_ip };
+            if relay.as_ref().is_some_and(|relay| relay.as_ref().map_or(true, |relay| *relay != path.remote)) {
+                continue;
+            }
+            let arrived = meta.timestamp.and_then(|at| arrival(now, clock, at)).unwrap_or(now);
+            for mut datagram in message.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1)) {
+                if relay.is_some() {
+                    let Some((from, payload)) = proxy::unwrap(datagram) else { continue };
+                    path = Path { remote: canonical(from), local: None };
+                    datagram = payload;
+                }
+                match (Consumer::of(datagram), &mut inbox) {
+                    (Some(Consumer::Dht), _) => socket.give_to_dht(path, datagram),
+                    (Some(Consumer::Utp), Some(inbox)) => inbox.put(now, arrived, path, datagram),
+                    (Some(Consumer::Utp) | None, _) => {}
+                }
+            }
+        }
+        if let Some(inbox) = inbox {
+            inbox.close();
+        }
+    }
+
+    /// Sends what uTP has, as far as the system takes it.
+    fn send(&mut self) {
+        let Some(endpoint) = self.socket.utp.clone() else { return };
+        loop {
+            let transmit = match self.transmit.take() {
+                Some(transmit) => transmit,
+                None => {
+                    self.batch.clear();
+                    self.sent = 0;
+                    match endpoint.next(Instant::now(), self.socket.segments(), MAX_BATCH, &mut self.batch) {
+                        Next::Send(transmit) => transmit,
+                        Next::Wait(due) => {
+                            self.due = due;
+                            return;
+                        }
                     }
                 }
-                Some(Consumer::Utp) | None => {}
+            };
+            let done = if transmit.fragment { self.send_fragmented(&transmit) } else { self.send_once(&transmit) };
+            match done {
+                Ok(sent) => self.sent += sent,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.transmit = Some(transmit);
+                    return;
+                }
+                Err(e) => {
+                    // What is lost is sent again, in fragments if need be.
+                    self.sent = self.batch.len();
+                    if quinn_udp::is_msg_size_err(&e) {
+                        endpoint.too_long(&transmit, transmit.segment.min(self.batch.len()));
+                    }
+                }
             }
+            if self.sent < self.batch.len() {
+                self.transmit = Some(transmit);
+            }
+        }
+    }
+
+    fn send_once(&self, transmit: &utp::Transmit) -> io::Result<usize> {
+        self.socket.send_batch(transmit.path, transmit.segment, &self.batch[self.sent..])
+    }
+
+    fn send_fragmented(&self, transmit: &utp::Transmit) -> io::Result<usize> {
+        let v6 = self.socket.address.is_ipv6();
+        let _ = sys::allow_fragments(&self.socket.io, v6, true);
+        let sent = self.send_once(transmit);
+        let _ = sys::allow_fragments(&self.socket.io, v6, false);
+        sent
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(endpoint) = &self.socket.utp {
+            endpoint.stop();
         }
     }
 }
 
-async fn receive(socket: Arc<HubSocket>) {
-    // Untouched pages of it take no memory: without GRO each message is one datagram.
-    let mut buffers = vec![0; BATCH * MESSAGE];
-    let mut meta = [RecvMeta::default(); BATCH];
-    loop {
-        // It fails only when the runtime shuts down.
-        if socket.io.readable().await.is_err() {
-            return;
-        }
-        match socket.receive(&mut buffers, &mut meta) {
-            Ok(count) => {
-                for (meta, message) in meta.iter().zip(buffers.chunks_exact(MESSAGE)).take(count) {
-                    socket.deliver(meta, message.get(..meta.len).unwrap_or_default());
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            // Some systems report here that an earlier datagram found nobody.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset || e.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) => {
-                tracing::debug!(%error, "cannot receive");
-                tokio::time::sleep(ERROR_PAUSE).await;
-            }
-        }
+async fn has_work(endpoint: Option<&Endpoint>) {
+    match endpoint {
+        Some(endpoint) => endpoint.has_work().await,
+        None => pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => pending().await,
     }
 }
 
@@ -300,6 +510,13 @@ async fn keep_relay(socket: Arc<HubSocket>, egress: Egress) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_RELAY_PAUSE);
     }
+}
+
+/// When the system got a datagram, by the steady clock: it was at `at` of the system's clock, which is at `clock` `now`.
+/// Nothing if that clock was set in between.
+fn arrival(now: Instant, clock: SystemTime, at: Duration) -> Option<Instant> {
+    let age = clock.duration_since(UNIX_EPOCH).ok()?.checked_sub(at)?;
+    now.checked_sub(age).filter(|_| age < MAX_AGE)
 }
 
 /// Whose a datagram is.
@@ -376,7 +593,7 @@ mod tests {
             Some(std::net::UdpSocket::from(socket))
         };
         let sockets = wildcards.iter().filter_map(|ip| if ip.is_ipv4() { bind(*ip) } else { v6_only(*ip) }).collect();
-        let hub = UdpHub::start(sockets).unwrap();
+        let hub = UdpHub::start(sockets, false).unwrap();
         let mut packets = hub.dht_packets().unwrap();
         assert!(hub.dht_packets().is_none(), "there is one DHT");
         for at in hub.addresses() {
@@ -400,7 +617,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_is_dropped_not_kept() {
-        let hub = UdpHub::start(vec![bind(Ipv4Addr::LOCALHOST.into()).unwrap()]).unwrap();
+        let hub = UdpHub::start(vec![bind(Ipv4Addr::LOCALHOST.into()).unwrap()], false).unwrap();
         let mut packets = hub.dht_packets().unwrap();
         let other = bind(Ipv4Addr::LOCALHOST.into()).unwrap();
         let at = hub.addresses()[0];

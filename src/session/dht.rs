@@ -120,7 +120,7 @@ mod tests {
     fn hub() -> Arc<UdpHub> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Arc::new(UdpHub::start(vec![socket]).unwrap())
+        Arc::new(UdpHub::start(vec![socket], false).unwrap())
     }
 
     /// D-9: a state file that is cut, huge or nonsense; the one before it serves, or none.

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::Torrents;
 use crate::net::listen;
 use crate::net::stream::Stream;
+use crate::net::utp::UtpStream;
 use crate::torrent::Network;
 
 /// Handshakes under way, in all and from one address (`limits.md`). Loopback may use all of them.
@@ -20,22 +21,48 @@ const MAX_PENDING_PER_ADDRESS: usize = 4;
 /// come at once when a torrent is new.
 const MAX_WAITING_PER_ADDRESS: usize = 12;
 
-/// Accepts for ever.
-pub(super) async fn serve(listener: TcpListener, torrents: Arc<Torrents>, network: Arc<Network>) {
-    let pending = Arc::new(Semaphore::new(MAX_PENDING));
-    let per_address = Arc::new(PerAddress::default());
-    loop {
-        let (stream, address) = listen::accept(&listener).await;
-        if network.blocks(address.ip()) {
-            continue;
+/// Where connections come in, whatever carries them.
+pub(super) struct Door {
+    torrents: Arc<Torrents>,
+    network: Arc<Network>,
+    pending: Arc<Semaphore>,
+    per_address: Arc<PerAddress>,
+}
+
+impl Door {
+    pub(super) fn new(torrents: Arc<Torrents>, network: Arc<Network>) -> Arc<Self> {
+        let pending = Arc::new(Semaphore::new(MAX_PENDING));
+        Arc::new(Self { torrents, network, pending, per_address: Arc::default() })
+    }
+
+    /// Accepts TCP connections for ever.
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let (stream, address) = listen::accept(&listener).await;
+            self.admit(stream, address);
         }
-        let Ok(permit) = pending.clone().try_acquire_owned() else { continue };
-        let Some(place) = per_address.enter(address.ip()) else { continue };
-        let (torrents, network) = (torrents.clone(), network.clone());
+    }
+
+    /// Accepts uTP connections for as long as there is uTP.
+    pub(super) async fn accept_utp(self: Arc<Self>, mut incoming: mpsc::Receiver<UtpStream>) {
+        while let Some(stream) = incoming.recv().await {
+            let address = stream.remote();
+            self.admit(stream.into(), address);
+        }
+    }
+
+    /// Has a connection answered, unless there are too many.
+    fn admit(self: &Arc<Self>, stream: Stream, address: SocketAddr) {
+        if self.network.blocks(address.ip()) {
+            return;
+        }
+        let Ok(permit) = self.pending.clone().try_acquire_owned() else { return };
+        let Some(place) = self.per_address.enter(address.ip()) else { return };
+        let door = self.clone();
         tokio::spawn(async move {
             let _pending = permit;
             let turn = place.turn().await;
-            welcome(stream, address, &torrents, &network).await;
+            welcome(stream, address, &door.torrents, &door.network).await;
             drop(turn);
         });
     }

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 pub use config::Config;
 pub use ip_filter::{IpFilterLists, read_ip_filter};
 
+use self::incoming::Door;
 use crate::base::PeerId;
 use crate::disk::DiskPool;
 use crate::error::Error;
@@ -119,14 +120,15 @@ impl Session {
         let proxied = egress.proxy().is_some();
         // A listener past the proxy would show where we are; who names an address wants that.
         let tcp = config.tcp && (!proxied || !config.listen.is_empty());
-        let transports = Transports { tcp, udp: (config.utp || config.dht.is_some()) && !proxied };
+        let wants_udp = config.utp || config.dht.is_some();
+        let transports = Transports { tcp, udp: wants_udp && !proxied };
         let listeners = listen::open(&config.listen, transports, egress)
             .map_err(|e| Error::Network(format!("cannot listen on {e}")))?;
         let addresses = listeners.addresses();
         let udp = match listeners.udp {
-            _ if proxied && config.utp && egress.takes_udp() => Some(UdpHub::start_relayed(egress).await),
+            _ if proxied && wants_udp && egress.takes_udp() => Some(UdpHub::start_relayed(egress, config.utp).await),
             none if none.is_empty() => None,
-            sockets => Some(UdpHub::start(sockets)),
+            sockets => Some(UdpHub::start(sockets, config.utp)),
         };
         let udp = udp.transpose().map_err(|e| Error::Network(format!("cannot listen for UDP: {e}")))?.map(Arc::new);
         let dht = match (&udp, &config.dht) {
@@ -136,6 +138,7 @@ impl Session {
         let dht = dht.map_err(|e| Error::Network(format!("cannot start the DHT: {e}")))?;
         let limits = RateLimits::new(Instant::now(), config.limit_down, config.limit_up);
         let dialer = Dialer::new(egress.clone(), config.encryption);
+        let dialer = dialer.with_utp(udp.clone().filter(|_| config.utp), !config.tcp);
         let answerer = Answerer::new(config.encryption);
         let max_connections = affordable(config.max_connections, open_file_limit());
         let mut network = Network::new(limits, dialer, answerer, max_connections);
@@ -148,11 +151,11 @@ impl Session {
         let network = Arc::new(network);
         network.set_ip_filter(config.ip_filter.clone());
         let torrents = Arc::new(Torrents::default());
-        let tasks = listeners
-            .tcp
-            .into_iter()
-            .map(|listener| tokio::spawn(incoming::serve(listener, torrents.clone(), network.clone())))
-            .collect();
+        let door = Door::new(torrents.clone(), network.clone());
+        let tcp = listeners.tcp.into_iter().map(|listener| tokio::spawn(door.clone().accept(listener)));
+        let incoming = udp.as_ref().map(|hub| hub.incoming_utp()).unwrap_or_default();
+        let utp = incoming.into_iter().map(|incoming| tokio::spawn(door.clone().accept_utp(incoming)));
+        let tasks = tcp.chain(utp).collect();
         let mut tracker_config = TrackerClientConfig::default();
         tracker_config.http.egress = egress.clone();
         let disk = DiskPool::new(config.disk_threads)

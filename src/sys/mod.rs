@@ -8,6 +8,7 @@
 mod device;
 mod dir;
 mod file;
+mod fragment;
 mod process;
 mod route;
 mod send;
@@ -21,6 +22,7 @@ pub use file::{
     Cached, data_from, drop_cached, inode, is_cached, is_executable, is_in_memory, make_executable, path_of, private,
     read_at, stamp, start_writing_back, will_need, write_at,
 };
+pub use fragment::allow_fragments;
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
 pub use route::{DefaultRoute, TELLS_ROUTES, default_routes_v4, default_routes_v6};
 pub use send::{Gather, SendMap, is_cut};

@@ -145,6 +145,8 @@ pub enum Event {
         client: String,
         /// Whether the connection is encrypted.
         encrypted: bool,
+        /// Whether uTP carries it; else it is TCP.
+        utp: bool,
     },
     /// A peer went.
     PeerClosed {

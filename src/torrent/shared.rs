@@ -374,9 +374,10 @@ impl Shared {
                 return;
             }
         };
-        tracing::debug!(%address, outgoing, encrypted = stream.is_encrypted(), "connected");
-        let (client, encrypted) = (client_name(&theirs.peer_id, None), stream.is_encrypted());
-        let _ = self.events.send(Event::PeerConnected { address, client, encrypted });
+        let (encrypted, utp) = (stream.is_encrypted(), stream.is_utp());
+        tracing::debug!(%address, outgoing, encrypted, utp, "connected");
+        let client = client_name(&theirs.peer_id, None);
+        let _ = self.events.send(Event::PeerConnected { address, client, encrypted, utp });
         let closing = Leave { shared: &self, key, address };
         let reason = conn::run(&self, stream, key, &signal).await;
         closing.leave(reason);

@@ -84,7 +84,7 @@ fn client(runtime: &Runtime, ip: IpAddr, first: u16) -> (DhtClient, SocketAddr) 
     let socket = UdpSocket::bind((ip, 0)).expect("a port");
     socket.set_nonblocking(true).expect("a socket that does not block");
     let address = socket.local_addr().expect("an address");
-    let hub = Arc::new(UdpHub::start(vec![socket]).expect("a hub"));
+    let hub = Arc::new(UdpHub::start(vec![socket], false).expect("a hub"));
     let config = DhtConfig { nodes: vec![(ip.to_string(), first)], ..DhtConfig::default() };
     (DhtClient::start(hub, &Egress::default(), config).expect("entropy").expect("the only node there"), address)
 }

@@ -22,5 +22,6 @@ mod sources;
 mod spill;
 mod transfer;
 mod upload;
+mod utp;
 mod web;
 mod web_seeds;

@@ -13,7 +13,7 @@ use gannet::net::mini_tracker::{MiniTracker, MiniTrackerConfig};
 use gannet::net::proxy::Proxy;
 use gannet::net::tracker::{TrackerClient, TrackerClientConfig};
 use gannet::net::udp::UdpHub;
-use gannet::session::{Config, Session, State};
+use gannet::session::{Config, Encryption, Session, State};
 use gannet::tracker::{Announce, AnnounceEvent, Family, TrackerError, TrackerUrl};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -354,11 +354,41 @@ async fn udp_trackers_go_through_the_relay_or_not_at_all() {
     assert!(none.unwrap_err().to_string().contains("HTTP proxy"));
 }
 
+/// uTP goes through the relay, in packets that are shorter by its headers; past a proxy that has none there is no uTP.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn utp_goes_through_the_relay_or_not_at_all() {
+    let lab = Lab::new();
+    let payload = Payload::file("data", 3 * MIB);
+    let seeder = lab.node_with("seeder", |config| config.tcp = false).await;
+    seeder.seed(&payload).await;
+    for (kind, scheme, encryption) in
+        [(Kind::Socks5, "socks5h", Encryption::Off), (Kind::Socks5, "socks5h", Encryption::Require)]
+    {
+        let proxy = TestProxy::start(kind).await;
+        let set = |config: &mut Config| {
+            config.listen.clear();
+            config.egress = proxy.egress(scheme, "");
+            config.encryption = encryption;
+        };
+        let leecher = lab.node_with(&format!("leecher {encryption:?}"), set).await;
+        assert_eq!(leecher.session.listen_addresses(), [], "nothing listens past the proxy");
+        done(&leecher.get(&payload, &[seeder.address()]).await).await;
+        payload.assert_in(&leecher.folder);
+        assert!(proxy.asked(&format!("datagram {}", seeder.address())));
+        leecher.stop().await;
+    }
+    let proxy = TestProxy::start(Kind::Http).await;
+    let session = lab.node_with("http", |config| config.egress = proxy.egress("http", "")).await;
+    assert!(session.session.udp().is_none());
+    session.stop().await;
+    seeder.stop().await;
+}
+
 /// What uTP and the DHT share goes through the relay, and through the next one when that is taken back.
 #[tokio::test]
 async fn the_shared_udp_port_is_the_relay() {
     let proxy = TestProxy::start(Kind::Socks5).await;
-    let hub = UdpHub::start_relayed(&proxy.egress("socks5h", "")).await.unwrap();
+    let hub = UdpHub::start_relayed(&proxy.egress("socks5h", ""), false).await.unwrap();
     assert_eq!(hub.addresses(), [], "where it is to others, nobody knows");
     let mut packets = hub.dht_packets().unwrap();
     let node = UdpSocket::bind(loopback()).await.unwrap();

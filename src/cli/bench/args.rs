@@ -121,6 +121,9 @@ pub(super) struct LoopbackArgs {
     /// All connections encrypted (RC4)
     #[arg(long)]
     pub(super) encrypted: bool,
+    /// All connections by uTP instead of TCP
+    #[arg(long, conflicts_with = "connections")]
+    pub(super) utp: bool,
     #[command(flatten)]
     pub(super) data: DataArgs,
     /// Bytes per piece: a power of two from 16KiB to 256MiB, or 'auto'

@@ -128,7 +128,7 @@ impl Client {
                 command = programs::gannet(home)?;
                 command.arg("get").arg(torrent).arg("--dir").arg(out).arg("--state-dir").arg(home.join("state"));
                 command.arg("--quiet");
-                network_arguments(&mut command, loopback(), 100, false);
+                network_arguments(&mut command, loopback(), 100, false, false);
             }
             Kind::Libtorrent => {
                 command.args(["-W", "ignore", "-c", LIBTORRENT]).arg(torrent).arg(out);

@@ -77,7 +77,7 @@ fn lone_leecher(
     let mut command = programs::gannet(scratch.path())?;
     command.arg("get").arg(&payload.torrent).args(["--quiet", "--no-trackers", "--timeout", "60s"]);
     command.arg("--dir").arg(&folder).arg("--state-dir").arg(folder.join("state"));
-    network_arguments(&mut command, address, connections.into(), data.encrypted());
+    network_arguments(&mut command, address, connections.into(), data.encrypted(), false);
     let mut program = Program::start("the leecher", &mut command, &folder.join("log"))?;
     let memory = MemoryWatch::start(vec![Some(program.id())]);
     let (go, going) = watch::channel(false);
@@ -110,7 +110,7 @@ fn lone_seed(
     let mut command = programs::gannet(scratch.path())?;
     command.arg("seed").arg(&payload.torrent).arg(&payload.data).args(["--json", "--no-trackers"]);
     command.arg("--state-dir").arg(scratch.path().join("crowd-state"));
-    network_arguments(&mut command, loopback(), connections.into(), data.encrypted());
+    network_arguments(&mut command, loopback(), connections.into(), data.encrypted(), false);
     let mut program = Program::start("the seed", &mut command, &scratch.path().join("crowd-seed.log"))?;
     let memory = MemoryWatch::start(vec![Some(program.id())]);
     program.wait_for("\"event\":\"seeding\"", PATIENCE, stop)?;

@@ -36,6 +36,8 @@ pub(super) struct Peers {
     pub(super) leechers: u16,
     /// Whether they encrypt.
     pub(super) encrypted: bool,
+    /// Whether uTP carries it, in place of TCP.
+    pub(super) utp: bool,
 }
 
 impl Peers {
@@ -44,8 +46,8 @@ impl Peers {
     }
 }
 
-/// How a session of ours meets the others: over TCP, through the tracker, and nothing else. What else peers could speak to
-/// each other (uTP) is to be chosen here and in [`network_arguments`].
+/// How a session of ours meets the others: by TCP or by uTP, through the tracker, and nothing else. What is chosen here is
+/// to be chosen in [`network_arguments`], too.
 pub(super) fn network_options(peers: Peers) -> NetworkOptions {
     NetworkOptions {
         listen: vec![Listen::At(loopback())],
@@ -54,7 +56,8 @@ pub(super) fn network_options(peers: Peers) -> NetworkOptions {
         no_dht: true,
         no_pex: true,
         no_lsd: true,
-        no_utp: true,
+        no_utp: !peers.utp,
+        no_tcp: peers.utp,
         no_web_seeds: true,
         no_port_mapping: true,
         ..NetworkOptions::default()
@@ -66,12 +69,19 @@ fn encryption(encrypted: bool) -> EncryptionChoice {
 }
 
 /// The same for a program.
-pub(super) fn network_arguments(command: &mut Command, listen: SocketAddr, max_peers: usize, encrypted: bool) {
+pub(super) fn network_arguments(
+    command: &mut Command,
+    listen: SocketAddr,
+    max_peers: usize,
+    encrypted: bool,
+    utp: bool,
+) {
     let encryption = encryption(encrypted).to_possible_value();
     command.arg("--encryption").arg(encryption.as_ref().map_or("", |value| value.get_name()));
     command.arg("--listen").arg(listen.to_string());
     command.arg("--max-peers").arg(max_peers.to_string());
-    command.args(["--no-dht", "--no-pex", "--no-lsd", "--no-utp", "--no-web-seeds", "--no-port-mapping"]);
+    command.arg(if utp { "--no-tcp" } else { "--no-utp" });
+    command.args(["--no-dht", "--no-pex", "--no-lsd", "--no-web-seeds", "--no-port-mapping"]);
 }
 
 /// Any free port.
@@ -80,7 +90,8 @@ pub(super) fn loopback() -> SocketAddr {
 }
 
 pub(super) fn run(args: &LoopbackArgs, bench: &mut Bench<'_>) -> Result<Report, Failure> {
-    let peers = Peers { seeds: args.seeds, leechers: args.leechers, encrypted: args.encrypted };
+    let (encrypted, utp) = (args.encrypted, args.utp);
+    let peers = Peers { seeds: args.seeds, leechers: args.leechers, encrypted, utp };
     let copies = 1 + u64::from(peers.leechers);
     let size = super::size(args.data.size, copies);
     let piece_length = super::payload::piece_length(args.piece_length, size)?;
@@ -96,15 +107,16 @@ pub(super) fn run(args: &LoopbackArgs, bench: &mut Bench<'_>) -> Result<Report, 
     let how = |who: String| {
         let pieces = info::piece_length(piece_length);
         format!(
-            "{who}: {} in pieces of {pieces} ({}){}, in {}",
+            "{who}: {} in pieces of {pieces} ({}){}{}, in {}",
             quantity::bytes(size),
             word(args.format),
-            if args.encrypted { ", encrypted" } else { "" },
+            if encrypted { ", encrypted" } else { "" },
+            if utp { ", uTP" } else { "" },
             shown(&args.data.dir)
         )
     };
     let (subject, table) = if let Some(connections) = args.connections {
-        let table = crowd::measure(connections, args.encrypted, &payload, &scratch, &mut rounds, &runtime, bench)?;
+        let table = crowd::measure(connections, encrypted, &payload, &scratch, &mut rounds, &runtime, bench)?;
         (how(format!("one peer with {connections} connections")), table)
     } else {
         let who = format!("{}, {}", count(peers.seeds, "seed"), count(peers.leechers, "leecher"));
@@ -120,7 +132,8 @@ pub(super) fn run(args: &LoopbackArgs, bench: &mut Bench<'_>) -> Result<Report, 
         .fact("size", size)
         .fact("piece_length", piece_length)
         .fact("format", word(args.format))
-        .fact("encrypted", args.encrypted)
+        .fact("encrypted", encrypted)
+        .fact("utp", utp)
         .fact("processes", args.processes || args.connections.is_some());
     report = match args.connections {
         Some(connections) => report.fact("connections", connections),
@@ -145,7 +158,7 @@ pub(super) fn measure_one(
     let piece_length = super::super::args::PieceLength::Fixed(piece_length);
     let wanted = Wanted { size, piece_length, format: Format::V1, tracker: &url };
     let payload = Payload::make(&wanted, &scratch, bench)?;
-    let peers = Peers { seeds: 1, leechers: 1, encrypted: false };
+    let peers = Peers { seeds: 1, leechers: 1, encrypted: false, utp: false };
     measure_sessions(peers, &payload, &tracker, &scratch, rounds, &runtime, bench)
 }
 
@@ -270,7 +283,7 @@ fn start_seed(n: u16, payload: &Payload, scratch: &Scratch, peers: Peers) -> Res
     let mut command = programs::gannet(scratch.path())?;
     command.arg("seed").arg(&payload.torrent).arg(&payload.data).arg("--json");
     command.arg("--state-dir").arg(scratch.path().join(format!("seed-{n}")));
-    network_arguments(&mut command, loopback(), peers.count().max(MAX_PEERS as usize), peers.encrypted);
+    network_arguments(&mut command, loopback(), peers.count().max(MAX_PEERS as usize), peers.encrypted, peers.utp);
     Program::start(format!("seed {n}"), &mut command, &scratch.path().join(format!("seed-{n}.log")))
 }
 
@@ -285,7 +298,7 @@ fn start_leecher(
     command.arg("get").arg(&payload.torrent).arg("--quiet");
     command.arg("--dir").arg(folder.join(n.to_string()));
     command.arg("--state-dir").arg(folder.join(format!("state-{n}")));
-    network_arguments(&mut command, loopback(), peers.count().max(MAX_PEERS as usize), peers.encrypted);
+    network_arguments(&mut command, loopback(), peers.count().max(MAX_PEERS as usize), peers.encrypted, peers.utp);
     Program::start(format!("leecher {n}"), &mut command, &folder.join(format!("{n}.log")))
 }
 
