@@ -3,14 +3,15 @@
 
     libtorrent_peer.py create PATH OUT --format v1|v2|hybrid [--piece-length N] [--tracker URL]...
     libtorrent_peer.py info TORRENT
-    libtorrent_peer.py seed TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4]
-    libtorrent_peer.py leech TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4]
+    libtorrent_peer.py seed TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4] [--utp]
+    libtorrent_peer.py leech TORRENT DIR [--peer HOST:PORT]... [--encryption plaintext|either|rc4] [--utp]
 
 `--set NAME=JSON` changes a setting of the session; `--limit-up` and `--limit-down` are
 the torrent's, in bytes per second.
 DIR holds, or is to hold, what the torrent names. `seed` checks the data first. Peers listen on a free port of
-127.0.0.1 and speak to nobody but the peers and trackers they are told of. One JSON object per line on standard
-output: `listening` (port), `ready` (the data is complete and can be asked for), `complete`, `peer`, `error`.
+127.0.0.1 and speak to nobody but the peers and trackers they are told of, by TCP, or with
+`--utp` by uTP only. One JSON object per line on standard output: `listening` (port), `ready`
+(the data is complete and can be asked for), `complete`, `peer`, `error`.
 A seed or leech lives until its standard input is closed.
 """
 import argparse
@@ -55,11 +56,12 @@ def info(o):
         comment=added.comment, created_by=added.created_by, creation_date=added.creation_date)
 
 
-def session(encryption):
+def session(encryption, utp):
     policy = {'plaintext': lt.enc_policy.disabled, 'either': lt.enc_policy.enabled, 'rc4': lt.enc_policy.forced}[encryption]
     return lt.session({
         'listen_interfaces': '127.0.0.1:0', 'outgoing_interfaces': '127.0.0.1', 'enable_dht': False, 'enable_lsd': False,
-        'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False,
+        'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': utp, 'enable_incoming_utp': utp,
+        'enable_outgoing_tcp': not utp, 'enable_incoming_tcp': not utp,
         'out_enc_policy': int(policy), 'in_enc_policy': int(policy), 'allowed_enc_level': int(lt.enc_level.rc4 if encryption == 'rc4' else lt.enc_level.both),
         'allow_multiple_connections_per_ip': True, 'min_reconnect_time': 1,
         'alert_mask': lt.alert.category_t.status_notification | lt.alert.category_t.error_notification | lt.alert.category_t.connect_notification})
@@ -68,7 +70,7 @@ def session(encryption):
 def peer(o):
     closed = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.buffer.read(), closed.set()), daemon=True).start()
-    s = session(o.encryption)
+    s = session(o.encryption, o.utp)
     s.apply_settings({name: json.loads(value) for name, value in (text.split('=', 1) for text in o.set)})
     added = lt.load_torrent_file(o.torrent)
     added.save_path = o.dir
@@ -116,6 +118,7 @@ def main():
         m.add_argument('--set', action='append', default=[])
         m.add_argument('--limit-up', type=int, default=0)
         m.add_argument('--limit-down', type=int, default=0)
+        m.add_argument('--utp', action='store_true')
     o = p.parse_args()
     {'create': create, 'info': info, 'seed': peer, 'leech': peer}[o.mode](o)
 

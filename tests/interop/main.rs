@@ -30,4 +30,5 @@ mod neighbours;
 mod self_check;
 mod trackers;
 mod upload;
+mod utp;
 mod web_seeds;

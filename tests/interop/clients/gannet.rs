@@ -71,6 +71,23 @@ pub fn relay(lab: &Lab, torrent: &Torrent, peers: &[String]) -> Peer {
     })
 }
 
+/// Seeds by uTP only, and calls `peers`; it is up when this returns.
+pub fn seed_by_utp(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String], encryption: &str) -> Peer {
+    again(|port| {
+        let mut command = command(lab);
+        command.arg("seed").arg(&torrent.path).arg(payload.path());
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json", "--no-tcp", "--encryption", encryption]);
+        for peer in peers {
+            command.args(["--peer", peer]);
+        }
+        let mut process = Running::start("gannet-seed", isolated(lab, &mut command, "seed"), &lab.path("logs"));
+        process.try_until("the data to be checked", PATIENCE, |process| {
+            process.stdout().contains("\"event\":\"seeding\"").then_some(())
+        })?;
+        Ok(Peer { process, port })
+    })
+}
+
 /// Downloads into `out` from `peers` and whom the trackers name, compares, and returns what it reported.
 pub fn get(lab: &Lab, torrent: &Torrent, payload: &Payload, out: &Path, peers: &[String]) -> Vec<Value> {
     get_with(lab, torrent, payload, out, peers, "allow")

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::makers::Torrent;
-use super::{Crypto, Peer};
+use super::{Carrier, Crypto, Peer};
 use crate::lab::{Lab, python};
 use crate::payload::Payload;
 use crate::process::{Running, run};
@@ -26,7 +26,15 @@ fn event(process: &Running, kind: &str) -> Option<Value> {
     lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(|event| event["event"] == kind)
 }
 
-fn start(lab: &Lab, mode: &str, torrent: &Torrent, dir: &Path, peers: &[String], crypto: Crypto) -> Peer {
+fn start(
+    lab: &Lab,
+    mode: &str,
+    torrent: &Torrent,
+    dir: &Path,
+    peers: &[String],
+    crypto: Crypto,
+    carrier: Carrier,
+) -> Peer {
     let mut command = command(lab);
     command.arg(mode).arg(&torrent.path).arg(dir);
     for peer in peers {
@@ -38,6 +46,9 @@ fn start(lab: &Lab, mode: &str, torrent: &Torrent, dir: &Path, peers: &[String],
         Crypto::Forced => "rc4",
     };
     command.args(["--encryption", encryption]);
+    if carrier == Carrier::Utp {
+        command.arg("--utp");
+    }
     let mut process = Running::start(&format!("libtorrent-{mode}"), &mut command, &lab.path("logs"));
     let port = process.until("its port", |process| event(process, "listening"));
     let port = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
@@ -46,14 +57,38 @@ fn start(lab: &Lab, mode: &str, torrent: &Torrent, dir: &Path, peers: &[String],
 
 /// Seeds, and calls `peers`; it is up when this returns.
 pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[String], crypto: Crypto) -> Peer {
-    let mut peer = start(lab, "seed", torrent, &payload.parent, peers, crypto);
+    seed_over(lab, torrent, payload, peers, crypto, Carrier::Tcp)
+}
+
+/// The same over `carrier`.
+pub fn seed_over(
+    lab: &Lab,
+    torrent: &Torrent,
+    payload: &Payload,
+    peers: &[String],
+    crypto: Crypto,
+    carrier: Carrier,
+) -> Peer {
+    let mut peer = start(lab, "seed", torrent, &payload.parent, peers, crypto, carrier);
     peer.process.until("the data to be checked", |process| event(process, "ready"));
     peer
 }
 
 /// Downloads into `out` from `peers` and whom the trackers name.
 pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, peers: &[String], crypto: Crypto) -> Peer {
-    start(lab, "leech", torrent, out, peers, crypto)
+    leech_over(lab, torrent, out, peers, crypto, Carrier::Tcp)
+}
+
+/// The same over `carrier`.
+pub fn leech_over(
+    lab: &Lab,
+    torrent: &Torrent,
+    out: &Path,
+    peers: &[String],
+    crypto: Crypto,
+    carrier: Carrier,
+) -> Peer {
+    start(lab, "leech", torrent, out, peers, crypto, carrier)
 }
 
 /// Waits until a download is complete, and compares.

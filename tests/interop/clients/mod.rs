@@ -45,6 +45,14 @@ impl Peer {
     }
 }
 
+/// What carries connections with another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Tcp,
+    /// uTP only, or besides TCP where it cannot be alone.
+    Utp,
+}
+
 /// Whether another client encrypts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crypto {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::makers::Torrent;
-use super::{Crypto, Peer};
+use super::{Carrier, Crypto, Peer};
 use crate::lab::{Lab, again};
 use crate::payload::Payload;
 use crate::process::{PATIENCE, Running, poll, run};
@@ -13,13 +13,13 @@ use crate::process::{PATIENCE, Running, poll, run};
 /// Its `-f` script leaves this file when a download is complete; the program itself runs on.
 const FINISHED: &str = "finished";
 
-fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path, crypto: Crypto) -> Peer {
+fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path, crypto: Crypto, carrier: Carrier) -> Peer {
     let (encryption, flag) = if crypto == Crypto::Forced { (2, "-er") } else { (0, "-et") };
     let config = lab.folder(&format!("{name}-{port}"));
     let settings = serde_json::json!({
         "bind-address-ipv4": "127.0.0.1", "bind-address-ipv6": "::1", "dht-enabled": false, "encryption": encryption,
         "lpd-enabled": false, "peer-port": port, "pex-enabled": false, "port-forwarding-enabled": false,
-        "rpc-enabled": false, "utp-enabled": false,
+        "rpc-enabled": false, "utp-enabled": carrier == Carrier::Utp,
     });
     fs::write(config.join("settings.json"), settings.to_string()).expect("a settings file");
     let script = config.join("finish");
@@ -33,16 +33,26 @@ fn start(lab: &Lab, name: &str, port: u16, torrent: &Torrent, dir: &Path, crypto
 
 /// Seeds; it is up when this returns.
 pub fn seed(lab: &Lab, torrent: &Torrent, payload: &Payload, crypto: Crypto) -> Peer {
+    seed_over(lab, torrent, payload, crypto, Carrier::Tcp)
+}
+
+/// The same over `carrier`.
+pub fn seed_over(lab: &Lab, torrent: &Torrent, payload: &Payload, crypto: Crypto, carrier: Carrier) -> Peer {
     again(|port| {
-        let started = start(lab, "transmission-seed", port, torrent, &payload.parent, crypto);
+        let started = start(lab, "transmission-seed", port, torrent, &payload.parent, crypto, carrier);
         started.offers(torrent.wire_hash, crypto.manner())
     })
 }
 
 /// Downloads into `out`; it takes calls when this returns.
 pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto) -> Peer {
+    leech_over(lab, torrent, out, crypto, Carrier::Tcp)
+}
+
+/// The same over `carrier`.
+pub fn leech_over(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto, carrier: Carrier) -> Peer {
     again(|port| {
-        let started = start(lab, "transmission-leech", port, torrent, out, crypto);
+        let started = start(lab, "transmission-leech", port, torrent, out, crypto, carrier);
         started.answers(torrent.wire_hash, crypto.manner())
     })
 }
