@@ -15,7 +15,7 @@ use super::quantity::{bytes, duration, mean_rate, rate};
 use super::{json, log, screen};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::Info;
-use crate::session::{Event, State, Status, WebSeedState};
+use crate::session::{Event, Mapped, Mappings, State, Status, WebSeedState};
 
 /// How often a line is written where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -148,6 +148,10 @@ pub(super) struct Reporter {
     entries: Vec<Entry>,
     last_plain: Instant,
     last_json: Option<Instant>,
+    /// People were told where we listen.
+    listens: bool,
+    /// What routers have made of that.
+    mapped: Vec<Mapped>,
     /// Standard output failed; nobody listens any more.
     broken: Option<Failure>,
 }
@@ -169,6 +173,8 @@ impl Reporter {
             entries: vec![],
             last_plain: Instant::now(),
             last_json: None,
+            listens: false,
+            mapped: Vec::new(),
             broken: None,
         }
     }
@@ -226,6 +232,25 @@ impl Reporter {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         self.emit("listening", None, &json!({ "addresses": addresses }));
         self.note(&format!("listening on {}", addresses.join(", ")));
+        self.listens = true;
+    }
+
+    /// What routers have made of our ports.
+    pub(super) fn mapped(&mut self, mappings: &Mappings) {
+        let mapped: Vec<Mapped> = mappings.v4.mapped().iter().chain(mappings.v6.mapped()).copied().collect();
+        let before = std::mem::take(&mut self.mapped);
+        for one in mapped.iter().filter(|one| !before.contains(one)) {
+            let protocol = one.protocol.to_string();
+            let body = json!({ "protocol": protocol, "port": one.port, "external": one.external, "method": one.method.to_string() });
+            self.emit("mapped", None, &body);
+        }
+        if self.listens && mapped != before && !mapped.is_empty() {
+            let mut places: Vec<String> =
+                mapped.iter().map(|one| format!("{} ({})", one.external, one.method)).collect();
+            places.dedup();
+            self.note(&format!("reached from outside at {}", places.join(", ")));
+        }
+        self.mapped = mapped;
     }
 
     /// Something is wrong that ends nothing.

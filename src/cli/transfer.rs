@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::exit::{Code, Failure};
 use super::quantity::duration;
 use super::report::{Reporter, Subject};
 use super::signals::{Signals, exit_now};
-use crate::session::{self, AddTorrent, End, Event, Session, State, Status, Torrent};
+use crate::session::{self, AddTorrent, End, Event, Mappings, Session, State, Status, Torrent};
 
 /// How long stopping may take: state is saved and trackers are told in this time.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -112,6 +112,7 @@ async fn watch(
         }
     }
     drop(notes);
+    let mut mappings = session.watch_mappings();
 
     let mut tick = tokio::time::interval(if reporter.draws() { REDRAW } else { TICK });
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -132,6 +133,7 @@ async fn watch(
                     }
                 }
             },
+            now = remapped(&mut mappings) => reporter.mapped(&now),
             _ = tick.tick() => {
                 let now = Instant::now();
                 for torrent in running.iter_mut().filter(|r| !r.over) {
@@ -147,6 +149,17 @@ async fn watch(
         }
     }
     first_failure.map_or(Ok(()), Err)
+}
+
+/// Waits until routers say something new, for ever if none is asked.
+async fn remapped(mappings: &mut Option<watch::Receiver<Mappings>>) -> Mappings {
+    if let Some(receiver) = mappings
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    *mappings = None;
+    std::future::pending().await
 }
 
 /// Passes on what `torrent` reports as torrent number `n`: its events, and after the last of them how it ended.

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 pub use config::Config;
@@ -232,7 +232,12 @@ impl Session {
 
     /// What routers were asked for, and what came of it; all off where nobody is asked.
     pub fn mappings(&self) -> Mappings {
-        self.inner.nat.as_ref().map(|nat| nat.mappings().borrow().clone()).unwrap_or_default()
+        self.watch_mappings().map(|mappings| mappings.borrow().clone()).unwrap_or_default()
+    }
+
+    /// The same as it changes; none where nobody is asked.
+    pub fn watch_mappings(&self) -> Option<watch::Receiver<Mappings>> {
+        self.inner.nat.as_ref().map(nat::Nat::mappings)
     }
 
     /// Another filter of addresses, from now on: connections with those on it are closed.

@@ -25,6 +25,8 @@ pub enum Tool {
     Nginx,
     Python,
     Libtorrent,
+    Miniupnpd,
+    Nft,
     /// Networks of a test's own: root on Linux.
     Namespaces,
 }
@@ -39,6 +41,8 @@ impl Tool {
             Self::Opentracker => ("opentracker", "opentracker"),
             Self::Mktorrent => ("mktorrent", "mktorrent"),
             Self::Nginx => ("nginx", "nginx"),
+            Self::Miniupnpd => ("miniupnpd", "miniupnpd-nftables"),
+            Self::Nft => ("nft", "nftables"),
             Self::Python => ("python3", "python3"),
             Self::Namespaces => return NAMESPACES.get_or_init(namespaces::missing).clone(),
             Self::Libtorrent => {

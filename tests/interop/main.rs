@@ -26,6 +26,7 @@ mod download;
 mod encryption;
 mod exchange;
 mod metadata;
+mod nat;
 mod neighbours;
 mod self_check;
 mod trackers;

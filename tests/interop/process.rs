@@ -79,6 +79,13 @@ impl Running {
         drop(self.child.stdin.take());
     }
 
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a child"), rustix::process::Signal::INT)
+            .expect("a signal to a child");
+    }
+
     /// The exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")

@@ -232,7 +232,7 @@ impl Family {
                 Some(router) => self.by_upnp(router, gateway.ours, protocol, port, outside).await?,
             };
             let Mapped { method, external, router, .. } = lease.seen();
-            tracing::info!(?protocol, port, %external, %router, %method, "port mapped");
+            tracing::info!(%protocol, port, %external, %router, %method, "port mapped");
             self.held.push(Held::new(lease));
         }
         if self.held.is_empty() {
