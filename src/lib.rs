@@ -118,6 +118,7 @@
 //! | where a URL from a stranger may lead | `net/http/address.rs` |
 //! | encryption: handshake and cipher; when | `wire/mse/`; `net/encryption.rs`, `net/mse.rs`, `net/stream.rs` |
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
+//! | what this machine can do | `cli/doctor/` (what it means and what to do: `judge.rs`, pure) |
 //! | port mapping: PCP, NAT-PMP, UPnP; who is told of the ports outside | `net/nat/`, `session/nat.rs`; `torrent/reach.rs` |
 //! | one UDP port for uTP and DHT | `net/udp.rs` |
 //! | uTP (BEP 29): streams, windows, losses, limits of strangers | `utp/` (pure), driven by `net/utp.rs`; when it is tried: `net/dial.rs` |

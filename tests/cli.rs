@@ -162,13 +162,51 @@ fn every_mistake_has_its_code_and_one_line() {
     }
 }
 
+/// Without a network, and within its time whatever there is: what is wrong with the disk is the disk's.
+#[test]
+fn doctor_judges() {
+    let place = Place::new();
+    let offline = |dir: &str| place.run(&["doctor", "--listen", "127.0.0.1:0", "--json", "-d", dir]);
+    let output = offline("new/folder");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = shown["checks"].as_array().unwrap();
+    let check = |name: &str| checks.iter().find(|check| check["check"] == name);
+    assert!(check("listening").unwrap()["says"].as_str().unwrap().starts_with("127.0.0.1:"), "{shown}");
+    assert!(check("folder").unwrap()["says"].as_str().unwrap().contains("new/folder"), "{shown}");
+    assert!(check("space").is_some() && check("files").is_some() && check("buffers").is_some(), "{shown}");
+    assert!(check("ipv4").is_none() && check("dht").is_none() && check("port").is_none(), "{shown}");
+    assert!(shown["facts"]["free_bytes"].as_u64().is_some_and(|free| free > 0), "{shown}");
+    assert!(!place.path().join("new").exists(), "it only looks");
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let output = offline("file/below");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(text(&output.stdout).contains("\"bad\""));
+    let output = place.run(&["doctor", "--listen", "127.0.0.1:0", "--bind-device", "none-such"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let shown = text(&output.stdout);
+    assert!(shown.contains("there is no such device") && shown.contains("-> "), "{shown}");
+}
+
 #[test]
 fn help_is_a_result() {
     let place = Place::new();
     let help = place.ok(&["--help"]);
-    for command in
-        ["get", "seed", "create", "info", "verify", "magnet", "scrape", "bench", "demo", "completions", "man", "config"]
-    {
+    for command in [
+        "get",
+        "seed",
+        "create",
+        "info",
+        "verify",
+        "magnet",
+        "scrape",
+        "bench",
+        "demo",
+        "doctor",
+        "completions",
+        "man",
+        "config",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         let own = place.ok(&[command, "--help"]);
         assert!(own.contains("Usage: gannet"), "{own}");

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::dht::DhtArgs;
+use super::doctor::DoctorArgs;
 use super::options::{EgressOptions, GetOptions, SeedOptions};
 use super::quantity::parse_size;
 
@@ -98,6 +99,7 @@ pub(super) enum Command {
     Magnet(MagnetArgs),
     Scrape(ScrapeArgs),
     Dht(DhtArgs),
+    Doctor(DoctorArgs),
     Bench(BenchArgs),
     Demo(DemoArgs),
     /// Show the settings in effect, and where each comes from

@@ -35,11 +35,14 @@ pub(super) fn start(output: &OutputOptions) -> Result<(), Failure> {
 
 /// Whether standard error gets colours.
 pub(super) fn colors(output: &OutputOptions) -> bool {
+    colors_on(output, std::io::stderr())
+}
+
+/// Whether `stream` gets colours.
+pub(super) fn colors_on(output: &OutputOptions, stream: impl IsTerminal) -> bool {
     match output.color.unwrap_or(ColorChoice::Auto) {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal()
-        }
+        ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && stream.is_terminal(),
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod create;
 mod demo;
 mod dht;
+mod doctor;
 mod exit;
 mod fetch;
 mod get;
@@ -120,6 +121,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
         Command::Magnet(args) => magnet::run(&args, &global),
         Command::Scrape(args) => scrape::command(args, &global),
         Command::Dht(args) => dht::run(args, &global),
+        Command::Doctor(args) => doctor::run(args, &global),
         Command::Bench(args) => bench::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Config => config::run(&global),

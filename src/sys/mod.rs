@@ -2,9 +2,10 @@
 //!
 //! For: opening files that stay below a folder, names as a file system has them, taking and counting space, vectored
 //! positioned I/O, sending from mapped files, process limits, what processes use, signals, choosing a network interface,
-//! the routes to the internet, the width of the terminal.
+//! the routes to the internet, the clock, the width of the terminal.
 //! Must not know: torrents, pieces, peers.
 
+mod clock;
 mod device;
 mod dir;
 mod file;
@@ -16,6 +17,7 @@ mod signals;
 mod space;
 mod usage;
 
+pub use clock::is_clock_kept;
 pub use device::{bind_client, bind_socket};
 pub use dir::{Access, Dir};
 pub use file::{

@@ -144,6 +144,43 @@ fn by_upnp() {
     through_the_router(Speaks::Upnp, "UPnP", &["--listen", "0.0.0.0:0"], 1, 4);
 }
 
+/// `gannet doctor` says what the router does, and leaves nothing open; nothing else answers here, and it ends all the same.
+#[test]
+fn the_doctor_sees_the_router() {
+    let Some(lab) = Lab::with(&[Tool::Namespaces, Tool::Miniupnpd, Tool::Nft]) else { return };
+    let home = Home::new(&lab, Speaks::Pcp);
+    let doctor = |host: &str| {
+        let mut command = home.net.command(host, gannet::binary());
+        command.args(["doctor", "--json", "--timeout", "4s", "--state-dir"]).arg(lab.path("state"));
+        command.args(["--name-server", "9.9.9.9"]);
+        let output = command.output().expect("gannet doctor");
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        (output.status.code(), shown)
+    };
+    let verdict = |shown: &Value, check: &str| {
+        let checks = shown["checks"].as_array().unwrap();
+        checks.iter().find(|one| one["check"] == check).map(|one| one["verdict"].as_str().unwrap().to_owned())
+    };
+    let (code, shown) = doctor(&home.inside);
+    assert_eq!(code, Some(5), "{shown}");
+    for (check, expected) in
+        [("ipv4", "ok"), ("ipv6", "ok"), ("router", "ok"), ("port", "ok"), ("names", "bad"), ("dht", "bad")]
+    {
+        assert_eq!(verdict(&shown, check).as_deref(), Some(expected), "{check}: {shown}");
+    }
+    assert_eq!(shown["facts"]["ipv4"]["external"], "9.9.9.1", "{shown}");
+    assert_eq!(shown["facts"]["ipv4"]["router"], "192.168.77.1", "{shown}");
+    assert_eq!(home.holes(), 0);
+    // Behind nothing, and without a way out.
+    home.net.ip(&format!("-n {} -6 route del default", home.outside));
+    let (code, shown) = doctor(&home.outside);
+    assert_eq!(
+        (code, verdict(&shown, "ipv4").as_deref(), verdict(&shown, "dht")),
+        (Some(5), Some("bad"), None),
+        "{shown}"
+    );
+}
+
 #[test]
 fn not_where_it_is_not_wanted() {
     let Some(lab) = Lab::with(&[Tool::Namespaces, Tool::Miniupnpd, Tool::Nft]) else { return };

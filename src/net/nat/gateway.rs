@@ -23,7 +23,7 @@ const FAR_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb
 ///
 /// # Errors
 /// Why there is none, for people.
-pub(super) fn find(egress: &Egress, v4: bool) -> Result<Gateway, String> {
+pub fn find(egress: &Egress, v4: bool) -> Result<Gateway, String> {
     let routes = if v4 { sys::default_routes_v4() } else { sys::default_routes_v6() };
     let chosen = |route: &&DefaultRoute| egress.device().is_none_or(|device| device == route.device);
     let route = routes.iter().find(chosen);

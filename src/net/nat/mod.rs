@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use gateway::Gateway;
+pub use gateway::{Gateway, find as find_gateway};
 
 use family::Family;
 
