@@ -90,7 +90,7 @@
 //! | feature | place |
 //! |---|---|
 //! | options, settings, exit codes | `cli/args.rs`, `cli/options.rs`, `cli/settings.rs`, `cli/exit.rs` |
-//! | a subcommand | `cli/get.rs`, `cli/seed.rs`, `cli/create.rs`, `cli/verify.rs` and so on |
+//! | a subcommand | `cli/get.rs`, `cli/seed.rs`, `cli/create.rs`, `cli/verify.rs` and so on; making torrents `cli/making.rs`; asking what a link names `cli/metadata.rs` |
 //! | the progress display, JSON lines | `cli/progress.rs`, `cli/report.rs`, `cli/json.rs` |
 //! | reading and making `.torrent` files | `metainfo/info.rs`, `metainfo/build.rs` |
 //! | safe names of files | `metainfo/path.rs`, `metainfo/names.rs` |

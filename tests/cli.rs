@@ -107,6 +107,14 @@ fn every_mistake_has_its_code_and_one_line() {
         (&["get", "data.torrent", "--select", "["], 2, "--select"),
         (&["get", "data.torrent", "--exclude", "data"], 2, "none of its files is selected"),
         (&["get", "data.torrent", "data.torrent"], 2, "twice"),
+        (&["get", "data.torrent", "a.bin.torrent", "--save-torrent", "x"], 2, "--save-torrent x"),
+        (&["share"], 2, "PATH"),
+        (&["share", "none"], 4, "none: no such file"),
+        (&["share", "data", "data/a.bin", "-o", "x.torrent"], 2, "name a folder"),
+        (&["share", "data", "data/a.bin", "--name", "x"], 2, "--name"),
+        (&["share", "data", "-o", "-"], 2, "standard output"),
+        (&["share", "data", "-o", "page.torrent"], 2, "--force"),
+        (&["info", "-q", "--no-dht", "--no-lsd", "--no-trackers", "--timeout", "1s", &magnet], 5, "no progress"),
         (&["get", "none.torrent"], 4, "none.torrent: no such file"),
         (&["get", "garbage.torrent"], 3, "garbage.torrent: "),
         (&["get", "-q", "--no-dht", "--no-lsd", "--timeout", "1s", &magnet], 5, "no progress"),
@@ -413,11 +421,91 @@ fn magnet_links() {
     assert_eq!(info["trackers"][0], "http://t.example/SECRET/announce");
     assert_eq!((&info["web_seeds"][0], &info["peers"][0]), (&"http://w.example/".into(), &"192.0.2.1:6881".into()));
     assert_eq!(info["select"], serde_json::json!(["0", "2-4"]));
-    let online = place.run(&["info", &link]);
-    assert_eq!(online.status.code(), Some(0));
-    assert!(text(&online.stderr).contains("known only to its peers"));
-    assert!(text(&online.stdout).contains("A name") && !text(&online.stdout).contains("SECRET"));
+    let shown = place.ok(&["info", "--offline", &link]);
+    assert!(shown.contains("A name") && !shown.contains("SECRET"));
     assert!(place.run(&["info", "--offline", v1]).stderr.is_empty());
+}
+
+/// What peers say a magnet link is: listed, saved, sought on this machine, and not forgotten.
+#[test]
+fn magnet_links_that_peers_describe() {
+    let place = place_to_seed();
+    for format in ["v1", "v2", "hybrid"] {
+        place.ok(&["create", "data", "--force", "--format", format]);
+        let link = place.ok(&["magnet", "data.torrent"]);
+        let link = link.trim();
+        let seeder = Seeder::start(&place, "0");
+        let quiet = ["--listen", "127.0.0.1:0", "--peer", &seeder.address];
+        let whole = place.json(&["info", "--json", "data.torrent"]);
+        let told = place.json(&[&["info", "--json", link][..], &quiet].concat());
+        for key in ["name", "info_hash_v1", "info_hash_v2", "total_size", "piece_count", "files", "private", "magnet"] {
+            assert_eq!(told[key], whole[key], "{format}: {key}");
+        }
+        let saved = place.path().join(format!("saved/{format}/data.torrent"));
+        let target = format!("saved/{format}/");
+        let get = ["get", link, "-d", format, "--save-torrent", &target, "-q"];
+        place.ok(&[&get[..], &quiet].concat());
+        place.ok(&["verify", &saved.to_string_lossy(), &format!("{format}/data")]);
+        drop(seeder);
+        // The next time nobody need be asked.
+        let known = place.ok(&["info", link, "--no-lsd", "--listen", "127.0.0.1:0", "--timeout", "10s"]);
+        assert!(known.contains("large.bin") && known.contains("small.bin"), "{known}");
+        let seeds = ["seed", link, "--seed-time", "1s", "--no-lsd", "--listen", "127.0.0.1:0"];
+        place.ok(&[&seeds[..1], &[link, "data"], &seeds[2..]].concat());
+        let slip = place.run(&[&seeds[..1], &[link, "."], &seeds[2..]].concat());
+        assert_eq!(slip.status.code(), Some(2), "{}", text(&slip.stderr));
+        assert!(text(&slip.stderr).contains("did you mean ./data?"), "{}", text(&slip.stderr));
+        if format == "v1" {
+            let other =
+                ["get", link, "-d", "elsewhere", "--save-torrent", "data/large.bin", "--timeout", "1s", "--no-lsd"];
+            let other = place.run(&other);
+            assert_ne!(other.status.code(), Some(0));
+            let told = text(&other.stderr);
+            assert!(told.contains("already there, and it is not this torrent"), "{told}");
+        }
+    }
+}
+
+/// From a folder to a download by its magnet link, in two commands.
+#[test]
+fn share_and_get() {
+    use std::io::BufRead;
+    let place = place_to_seed();
+    fs::remove_file(place.path().join("data.torrent")).unwrap();
+    for again in 0..2 {
+        let share = ["share", "data", "data/sub/small.bin", "--json", "--listen", "127.0.0.1:0", "--no-date"];
+        let mut child = place.command(&share).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut events = std::io::BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let made: Vec<Value> = events.by_ref().take(2).collect();
+        assert!(made.iter().all(|event| event["event"] == "created"), "{made:?}");
+        assert_eq!(
+            (&made[0]["path"], &made[1]["path"]),
+            (&"data.torrent".into(), &"data/sub/small.bin.torrent".into())
+        );
+        let listening = events.find(|e| e["event"] == "listening").unwrap();
+        let seeder = Seeder { child, address: listening["addresses"][0].as_str().unwrap().to_owned() };
+        std::thread::spawn(move || events.for_each(drop));
+        for (n, name) in ["data", "small.bin"].into_iter().enumerate() {
+            let out = format!("out-{again}");
+            let link = made[n]["magnet"].as_str().unwrap();
+            place.ok(&["get", link, "-d", &out, "-q", "--listen", "127.0.0.1:0", "--peer", &seeder.address]);
+            place.ok(&["verify", made[n]["path"].as_str().unwrap(), &format!("{out}/{name}")]);
+        }
+        // Shared again, its own torrent is left out, and the one beside it is the same.
+        fs::remove_file(place.path().join("data/sub/small.bin.torrent")).unwrap();
+    }
+    // For people: the link and nothing else on standard output.
+    let once = ["share", "data", "--tracker", "http://127.0.0.1:1/a,http://127.0.0.1:2/a", "--seed-time", "1s"];
+    let output = place.run(&[&once[..], &["--listen", "127.0.0.1:0", "--force"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let link = text(&output.stdout);
+    assert!(link.starts_with("magnet:?xt=urn:btih:") && link.lines().count() == 1, "{link}");
+    let tiers = place.json(&["info", "--json", "data.torrent"])["trackers"].clone();
+    assert_eq!(tiers, serde_json::json!([["http://127.0.0.1:1/a", "http://127.0.0.1:2/a"]]));
+    let dry = place.ok(&["share", "data", "--dry-run"]);
+    assert!(dry.contains("nothing written"), "{dry}");
 }
 
 #[test]

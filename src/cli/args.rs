@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::bench::BenchArgs;
 use super::dht::DhtArgs;
 use super::doctor::DoctorArgs;
-use super::options::{EgressOptions, GetOptions, SeedOptions};
+use super::options::{EgressOptions, GetOptions, NetworkOptions, SeedOptions};
 use super::quantity::parse_size;
 
 const STYLES: Styles = Styles::styled()
@@ -21,8 +21,9 @@ const EXAMPLES: &str = "\
 Examples:
   gannet get debian.iso.torrent                download into this folder
   gannet get -d /data --seed-ratio 1 a.torrent b.torrent
+  gannet share photos                          make a torrent of it, seed it, and print its magnet link
   gannet create photos --tracker https://tracker.example/announce
-  gannet seed photos.torrent photos            share what is already there
+  gannet seed photos.torrent photos            seed what is already there
   gannet verify photos.torrent /mnt/copy/photos
   gannet demo                                  see it work, without a network
   gannet bench all                             what can this machine do, and what holds it back?
@@ -93,6 +94,7 @@ pub(super) enum ColorChoice {
 pub(super) enum Command {
     Get(GetArgs),
     Seed(SeedArgs),
+    Share(ShareArgs),
     Create(CreateArgs),
     Info(InfoArgs),
     Verify(VerifyArgs),
@@ -144,7 +146,7 @@ Examples:
   gannet seed --listen :6881 --limit-up 5M photos.torrent ~/photos
   gannet seed --seed-ratio 2 photos.torrent ~/photos")]
 pub(super) struct SeedArgs {
-    /// A .torrent file, '-' for standard input, or the http(s) address of one
+    /// A .torrent file, '-' for standard input, the http(s) address of one, a magnet link or an info-hash
     #[arg(value_name = "TORRENT")]
     pub(super) source: String,
     /// The file or folder itself, whatever its name
@@ -152,6 +154,26 @@ pub(super) struct SeedArgs {
     pub(super) path: PathBuf,
     #[command(flatten)]
     pub(super) options: SeedOptions,
+}
+
+/// Make a torrent of a file or folder and seed it
+///
+/// Prints the magnet link, by which 'gannet get' and every other client fetches it, writes the .torrent beside PATH, and
+/// seeds until it is stopped (Ctrl-C). The data is hashed once and only ever read.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gannet share holiday-photos
+  gannet share --tracker https://tracker.example/announce -o /tmp/film.torrent film.mkv
+  gannet share --seed-ratio 2 a b c")]
+pub(super) struct ShareArgs {
+    /// The files and folders, each a torrent of its own
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) options: MakeOptions,
+    #[command(flatten)]
+    pub(super) seeding: SeedOptions,
 }
 
 /// Make a .torrent from a file or folder
@@ -169,7 +191,19 @@ pub(super) struct CreateArgs {
     /// The file or folder to share
     #[arg(value_name = "PATH")]
     pub(super) path: PathBuf,
-    /// Where to write the torrent [default: NAME.torrent in this folder]; '-' is standard output
+    /// Announce address of a tracker; a comma joins trackers of one tier, again for the next tier
+    #[arg(short, long = "tracker", value_name = "URL")]
+    pub(super) trackers: Vec<String>,
+    #[command(flatten)]
+    pub(super) options: MakeOptions,
+}
+
+/// Options of `create` and `share`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Torrent")]
+pub(super) struct MakeOptions {
+    /// Where to write the torrent [default: NAME.torrent, by create in this folder, by share beside PATH]; of create '-' is
+    /// standard output
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Write over an existing torrent file
@@ -181,9 +215,6 @@ pub(super) struct CreateArgs {
     /// Bytes per piece: a power of two from 16KiB to 256MiB, or 'auto'
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = parse_piece_length)]
     pub(super) piece_length: PieceLength,
-    /// Announce address of a tracker; a comma joins trackers of one tier, again for the next tier
-    #[arg(short, long = "tracker", value_name = "URL")]
-    pub(super) trackers: Vec<String>,
     /// Address of a web server that has the data (BEP 19); again for more
     #[arg(long = "web-seed", value_name = "URL")]
     pub(super) web_seeds: Vec<String>,
@@ -255,6 +286,8 @@ pub(super) fn parse_piece_length(text: &str) -> Result<PieceLength, String> {
 }
 
 /// Show what is in a torrent or magnet link
+///
+/// The files of a magnet link are asked of its peers; nothing is downloaded.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -268,8 +301,14 @@ pub(super) struct InfoArgs {
     /// Use no network: of a magnet link show what it says itself
     #[arg(long)]
     pub(super) offline: bool,
+    /// Give up on a magnet link when nothing was learned for this long
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = super::quantity::parse_duration)]
+    pub(super) timeout: std::time::Duration,
+    /// Where metadata of magnet links is kept [default: ~/.local/state/gannet]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) egress: EgressOptions,
+    pub(super) network: NetworkOptions,
 }
 
 /// Check data against a torrent
@@ -398,6 +437,8 @@ mod tests {
             "dht sample",
             "dht stats",
             "completions zsh",
+            "share a b --format v1 --tracker http://t/,http://u/ --seed-time 1h --super-seed -o folder",
+            "info magnet:?xt=urn:btih:0000000000000000000000000000000000000000 --peer 127.0.0.1:1 --timeout 5s",
             "bench hash --runs 3 --plot a.svg --json",
             "bench disk --dir /tmp --size 1GiB --piece-length auto",
             "bench loopback --seeds 2 --leechers 8 --processes --format hybrid",
@@ -414,7 +455,8 @@ mod tests {
             "frobnicate",
             "get a --limit-down fast",
             "get a -q -v",
-            "share path",
+            "share",
+            "share a -o - --offline",
             "dht",
             "dht announce a.torrent",
             "dht put text --salt s",

@@ -12,7 +12,7 @@ use super::report::{Content, Reporter, Subject};
 use super::select::Selection;
 use super::signals::Signals;
 use super::transfer::{self, Job};
-use super::{ip_filter, settings, source};
+use super::{ip_filter, settings, source, torrent_file};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::net::egress::Egress;
@@ -27,6 +27,13 @@ pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
         let mut selection = Selection::new(&options.download.select, &options.download.exclude)?;
         let egress = options.network.egress.egress()?;
         let peers = signals.unless(resolve(&options.network.peers, &egress)).await?;
+        if let Some(path) = options.download.save_torrent.as_deref()
+            && args.sources.len() > 1
+            && !torrent_file::means_folder(path)
+        {
+            let why = "one file for several torrents; name a folder";
+            return Err(Failure::usage(format!("--save-torrent {}: {why}", shown(path))));
+        }
         let mut jobs = Vec::with_capacity(args.sources.len());
         let mut idle = vec![];
         for text in &args.sources {
@@ -105,7 +112,7 @@ pub(super) fn job(
         seed,
         ..AddTorrent::new(origin, Place::Folder(dir))
     };
-    Ok(Some(Job { subject, torrent }))
+    Ok(Some(Job { subject, torrent, save_torrent: download.save_torrent.clone() }))
 }
 
 /// The same once it is known which files there are; `None` if no option speaks of files.
@@ -171,7 +178,7 @@ pub(super) fn subject(metainfo: &Metainfo, place: &Path) -> Subject {
 }
 
 /// What is shown of a torrent that peers have yet to describe.
-fn unknown_subject(origin: &Origin, dir: &Path) -> Subject {
+pub(super) fn unknown_subject(origin: &Origin, dir: &Path) -> Subject {
     Subject {
         name: printable(&origin.name()),
         info_hash: origin.info_hash(),

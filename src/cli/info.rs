@@ -10,31 +10,44 @@ use super::address::public_part;
 use super::args::InfoArgs;
 use super::exit::Failure;
 use super::json::{hashes, object};
+use super::options::Layer;
 use super::progress::{Look, count};
 use super::quantity::bytes;
+use super::signals::Signals;
 use super::source::{self, Source};
 use super::time::unix_date;
-use super::{screen, tree};
+use super::{metadata, screen, tree};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::{File, Magnet, Metainfo};
 
-pub(super) fn run(args: &InfoArgs, global: &Global) -> Result<(), Failure> {
-    if let Source::Magnet(link) = Source::parse(&args.source) {
-        let magnet = Magnet::parse(&link).map_err(|e| Failure::invalid(format!("{}: {e}", source::short(&link))))?;
-        return show_magnet(&magnet, args.offline, global);
-    }
-    let metainfo = match Source::parse(&args.source) {
-        Source::Web(_) if args.offline => {
-            return Err(Failure::usage(format!("{}: --offline uses no network", public_part(&args.source))));
+pub(super) fn run(args: InfoArgs, global: &Global) -> Result<(), Failure> {
+    let get = global.layers.settings.get.clone();
+    let network = args.network.or(get.network);
+    match Source::parse(&args.source) {
+        Source::Magnet(link) if args.offline => show_magnet(&source::magnet(&link)?, global),
+        Source::Magnet(link) => {
+            let magnet = source::magnet(&link)?;
+            let state_dir = args.state_dir.or(get.disk.state_dir);
+            super::runtime()?.block_on(async {
+                let mut signals = Signals::take()?;
+                let place = (&network, state_dir);
+                metadata::fetch(magnet, place, args.timeout, &global.output, &mut signals, |m| show(m, global)).await
+            })
         }
-        Source::Web(_) => super::block_on(source::read(&args.source, &global.egress(&args.egress)?))?,
-        _ => source::read_local(&args.source)?,
-    };
+        Source::Web(_) if args.offline => {
+            Err(Failure::usage(format!("{}: --offline uses no network", public_part(&args.source))))
+        }
+        Source::Web(_) => show(&super::block_on(source::read(&args.source, &network.egress.egress()?))?, global),
+        _ => show(&source::read_local(&args.source)?, global),
+    }
+}
+
+fn show(metainfo: &Metainfo, global: &Global) -> Result<(), Failure> {
     if global.output.json {
-        return screen::output(object(&to_json(&metainfo)));
+        return screen::output(object(&to_json(metainfo)));
     }
     let unicode = Look::new(false).unicode && std::io::stdout().is_terminal();
-    screen::output(to_text(&metainfo, unicode))
+    screen::output(to_text(metainfo, unicode))
 }
 
 /// `v1`, `v2` or `hybrid`.
@@ -201,18 +214,13 @@ pub(super) fn piece_length(length: u32) -> String {
     }
 }
 
-fn show_magnet(magnet: &Magnet, offline: bool, global: &Global) -> Result<(), Failure> {
+fn show_magnet(magnet: &Magnet, global: &Global) -> Result<(), Failure> {
     let peers: Vec<String> = magnet.peers.iter().map(|(host, port)| host_port(host, *port)).collect();
     let select: Vec<String> = magnet
         .select
         .iter()
         .map(|r| if r.start() == r.end() { r.start().to_string() } else { format!("{}-{}", r.start(), r.end()) })
         .collect();
-    if !offline {
-        screen::message(
-            "gannet: the files of a magnet link are known only to its peers; this is what the link itself says",
-        );
-    }
     if global.output.json {
         let (v1, v2) = hashes(&magnet.info_hash);
         let body = json!({

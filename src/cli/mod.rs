@@ -22,7 +22,9 @@ mod ip_filter;
 mod json;
 mod log;
 mod magnet;
+mod making;
 mod man;
+mod metadata;
 mod options;
 mod place;
 mod progress;
@@ -34,9 +36,11 @@ mod screen;
 mod seed;
 mod select;
 mod settings;
+mod share;
 mod signals;
 mod source;
 mod time;
+mod torrent_file;
 mod transfer;
 mod tree;
 mod verify;
@@ -115,8 +119,9 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
     let outcome = match cli.command {
         Command::Get(args) => get::run(args, &global),
         Command::Seed(args) => seed::run(args, &global),
-        Command::Create(args) => create::run(args, &global),
-        Command::Info(args) => info::run(&args, &global),
+        Command::Share(args) => share::run(args, &global),
+        Command::Create(args) => create::run(&args, &global),
+        Command::Info(args) => info::run(args, &global),
         Command::Verify(args) => verify::run(args, &global),
         Command::Magnet(args) => magnet::run(&args, &global),
         Command::Scrape(args) => scrape::command(args, &global),

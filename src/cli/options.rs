@@ -173,6 +173,9 @@ pub(super) struct DownloadOptions {
     /// A web server that has the files, besides those that the torrent names (BEP 19); again for more
     #[arg(long = "web-seed", value_name = "URL", value_parser = parse_web_seed)]
     pub(super) web_seeds: Vec<String>,
+    /// Write the .torrent, too: to FILE, or as NAME.torrent into a folder; of a magnet link once its peers have told it all
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(super) save_torrent: Option<PathBuf>,
     /// Fetch pieces in order instead of rarest first
     #[arg(long)]
     pub(super) sequential: bool,
@@ -376,7 +379,18 @@ layer!(NetworkOptions {
 layer!(EgressOptions { bind_device, proxy, name_servers });
 layer!(GoalOptions { seed_ratio, seed_time });
 layer!(DiskOptions { storage, state_dir });
-layer!(DownloadOptions { dir, select, exclude, web_seeds, sequential, timeout, overwrite, preallocate, seed });
+layer!(DownloadOptions {
+    dir,
+    select,
+    exclude,
+    web_seeds,
+    save_torrent,
+    sequential,
+    timeout,
+    overwrite,
+    preallocate,
+    seed
+});
 layer!(GetOptions { download, network, goal, disk });
 layer!(SeedOptions { super_seed, network, goal, disk });
 

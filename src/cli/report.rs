@@ -435,6 +435,13 @@ impl Reporter {
         screen::message(format_args!("gannet: {failure}"));
     }
 
+    /// Something about torrent `index` was refused that does not keep it from going on.
+    pub(super) fn refused(&mut self, index: usize, failure: &Failure) {
+        let hash = self.entries.get(index).map(|e| e.subject.info_hash);
+        self.emit("error", hash, &json::error(failure));
+        screen::message(format_args!("gannet: {failure}"));
+    }
+
     fn close(&mut self, index: usize, outcome: Outcome) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.outcome = Some(outcome);

@@ -1,5 +1,6 @@
 //! Runs torrents until they are done, fail, make no progress, or the user asks to stop.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
@@ -10,7 +11,8 @@ use super::exit::{Code, Failure};
 use super::quantity::duration;
 use super::report::{Reporter, Subject};
 use super::signals::{Signals, exit_now};
-use crate::session::{self, AddTorrent, End, Event, Mappings, Session, State, Status, Torrent};
+use super::torrent_file;
+use crate::session::{self, AddTorrent, End, Event, Mappings, Place, Session, State, Status, Torrent};
 
 /// How long stopping may take: state is saved and trackers are told in this time.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,6 +29,8 @@ const EVENT_QUEUE: usize = 1024;
 pub(super) struct Job {
     pub(super) subject: Subject,
     pub(super) torrent: AddTorrent,
+    /// Where its `.torrent` is to be written, once all of it is known.
+    pub(super) save_torrent: Option<PathBuf>,
 }
 
 /// A torrent under way.
@@ -36,21 +40,25 @@ struct Running {
     index: usize,
     over: bool,
     progress: Progress,
+    /// See [`Job::save_torrent`]; none once that is done.
+    save_torrent: Option<PathBuf>,
+    /// Where its data lies.
+    folder: PathBuf,
 }
 
 /// When a torrent last came forward.
-struct Progress {
+pub(super) struct Progress {
     at: Instant,
     /// Useful bytes received, bytes there, bytes checked, parts of what the torrent is: the highest seen.
     mark: [u64; 4],
 }
 
 impl Progress {
-    fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { at: now, mark: [0; 4] }
     }
 
-    fn update(&mut self, now: Instant, status: &Status) {
+    pub(super) fn update(&mut self, now: Instant, status: &Status) {
         let useful = status.downloaded.saturating_sub(status.wasted);
         let described =
             status.metadata.map_or(0, |m| u64::from(m.pieces)) + u64::from(status.hashes.map_or(0, |h| h.0));
@@ -60,6 +68,11 @@ impl Progress {
             self.at = now;
         }
         self.mark.iter_mut().zip(mark).for_each(|(highest, now)| *highest = now.max(*highest));
+    }
+
+    /// For how long it has not come forward.
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        now.duration_since(self.at)
     }
 }
 
@@ -98,11 +111,20 @@ async fn watch(
     let mut first_failure = None;
     for job in jobs {
         let index = reporter.add(job.subject);
+        let folder = match &job.torrent.place {
+            Place::Folder(path) | Place::Exact(path) => path.clone(),
+        };
         let added = signals.unless(async { session.add(job.torrent).await.map_err(Failure::from) }).await;
         match added {
             Ok(torrent) => {
                 listen(&torrent, running.len(), &notes);
-                running.push(Running { torrent, index, over: false, progress: Progress::new(Instant::now()) });
+                let progress = Progress::new(Instant::now());
+                let save_torrent = job.save_torrent;
+                let mut started = Running { torrent, index, over: false, progress, save_torrent, folder };
+                if let Some(failure) = save(&mut started, reporter) {
+                    first_failure.get_or_insert(failure);
+                }
+                running.push(started);
             }
             Err(failure) if failure.message.is_empty() => return Err(failure),
             Err(failure) => {
@@ -197,6 +219,25 @@ fn listen(torrent: &Torrent, n: usize, notes: &mpsc::Sender<(usize, Note)>) {
     });
 }
 
+/// Writes the `.torrent` that was asked for, if all that belongs into it is known; what failed, if that failed.
+fn save(running: &mut Running, reporter: &mut Reporter) -> Option<Failure> {
+    running.save_torrent.as_ref()?;
+    let metainfo = running.torrent.metainfo().filter(|metainfo| metainfo.info.missing_layers().next().is_none())?;
+    let failure = torrent_file::save(&metainfo, &running.save_torrent.take()?).err()?;
+    reporter.refused(running.index, &failure);
+    Some(Failure::silent(failure.code))
+}
+
+/// The same at the end of a download: what peers have not told of the torrent by then, its data does.
+fn save_late(running: &mut Running, reporter: &mut Reporter) -> Option<Failure> {
+    let (target, metainfo) = (running.save_torrent.take()?, running.torrent.metainfo()?);
+    let whole = || torrent_file::with_hashes_of_data(&metainfo, &running.folder);
+    let saved = tokio::task::block_in_place(whole).and_then(|metainfo| torrent_file::save(&metainfo, &target));
+    let failure = saved.err()?;
+    reporter.refused(running.index, &failure);
+    Some(Failure::silent(failure.code))
+}
+
 /// Takes in one report; what failed, if it failed.
 fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Failure> {
     if running.over {
@@ -208,12 +249,13 @@ fn take(running: &mut Running, note: Note, reporter: &mut Reporter) -> Option<Fa
         Note::Event(Event::Failed(_)) => return None,
         Note::Event(event) => {
             reporter.event(running.index, &event);
-            return None;
+            return save(running, reporter);
         }
         Note::Finished(Ok(End::Finished)) => {
             running.over = true;
+            let unsaved = save_late(running, reporter);
             reporter.done(running.index, &running.torrent.status());
-            return None;
+            return unsaved;
         }
         // Nobody here stops a torrent by itself.
         Note::Finished(Ok(End::Stopped)) => Failure::new(Code::Bug, "the torrent stopped without having been asked"),
@@ -237,20 +279,24 @@ fn look(running: &mut Running, now: Instant, patience: Option<Duration>, reporte
     let status = running.torrent.status();
     reporter.progress(running.index, &status);
     running.progress.update(now, &status);
-    let patience = patience.filter(|p| now.duration_since(running.progress.at) >= *p)?;
-    let cause = status.cause.unwrap_or_else(|| match status.peers {
-        0 => "no peers".to_owned(),
-        n => format!("{} connected, and none of them sends", super::progress::count(n, "peer")),
-    });
-    let failure = Failure::network(format!(
-        "{}: no progress for {}: {}; run the same command again to go on, or add peers with --peer or --tracker",
-        reporter.name(running.index),
-        duration(patience),
-        crate::base::printable(&cause)
-    ));
+    let patience = patience.filter(|p| running.progress.idle(now) >= *p)?;
+    let failure = no_progress(reporter.name(running.index), patience, &status);
     running.over = true;
     reporter.failed(Some(running.index), &failure);
     Some(Failure::silent(failure.code))
+}
+
+/// Why the torrent called `name` is given up: nothing came for `patience`.
+pub(super) fn no_progress(name: &str, patience: Duration, status: &Status) -> Failure {
+    let cause = status.cause.clone().unwrap_or_else(|| match status.peers {
+        0 => "no peers".to_owned(),
+        n => format!("{} connected, and none of them sends", super::progress::count(n, "peer")),
+    });
+    Failure::network(format!(
+        "{name}: no progress for {}: {}; run the same command again to go on, or add peers with --peer or --tracker",
+        duration(patience),
+        crate::base::printable(&cause)
+    ))
 }
 
 /// Stops the session; a signal meanwhile ends the process at once.

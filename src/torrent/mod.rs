@@ -347,7 +347,9 @@ fn early_cause(totals: &crate::swarm::Totals, dht_nodes: Option<usize>) -> Strin
         (0, ..) if totals.candidates == 0 => no_peers(dht_nodes),
         (0, ..) => format!("trying {}", count(totals.candidates, "known peer")),
         (peers, Some(progress), _) if progress.sources == 0 => {
-            format!("{} connected, none has the metadata so far", count(peers, "peer"))
+            let more =
+                if totals.candidates > 0 { format!(", {} more known", totals.candidates) } else { String::new() };
+            format!("{} connected, none has the metadata so far{more}", count(peers, "peer"))
         }
         (_, Some(progress), _) => format!(
             "{} of {} of the metadata from {}",

@@ -48,7 +48,9 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
     let state_path = state_path(spec, info);
-    let (mut saved, trusted) = saving::load(&state_path, info, &storage);
+    let (mut saved, known) = saving::load(&state_path, info, &storage);
+    let hashed = spec.torrent.hashed_since.and_then(|since| saving::just_hashed(since, info, &storage));
+    let trusted = hashed.or(known);
     let have = match trusted {
         Some(trusted) => recheck(info, &storage, trusted, progress)?,
         None => full_check(info, &storage, progress)?,

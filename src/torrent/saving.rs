@@ -1,12 +1,15 @@
 //! What is kept of a torrent between runs, and how much of it is to be believed.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::Bitfield;
 use crate::metainfo::Info;
 use crate::resume::{FileStamp, MAX_RESUME_LEN, ResumeData};
 use crate::storage::{Storage, StorageError, state_file};
+
+/// Times of files are told in steps of the system's tick, and may lie so far before the time that a clock shows.
+const CLOCK_STEP: Duration = Duration::from_millis(20);
 
 /// Counters and times that go on from run to run.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +93,27 @@ pub(super) fn load(path: &Path, info: &Info, storage: &Storage) -> (Saved, Optio
         });
     }
     (saved, Some(Trusted { have, doubtful, clean }))
+}
+
+/// What is there if all of it was hashed, from `since` on: files that may have been written to after that are doubtful, and
+/// so are those that are not as long as they should be.
+pub(super) fn just_hashed(since: SystemTime, info: &Info, storage: &Storage) -> Option<Trusted> {
+    let since = i128::try_from(since.duration_since(UNIX_EPOCH).ok()?.saturating_sub(CLOCK_STEP).as_nanos()).ok()?;
+    let geometry = info.geometry();
+    let mut doubtful = Bitfield::new(geometry.piece_count());
+    for (file, stamp) in (0..storage.file_count()).zip(storage.file_identities().ok()?) {
+        let untouched =
+            stamp.is_some_and(|stamp| stamp.size == storage.file_len(file) && i128::from(stamp.mtime_ns) < since);
+        let pad = storage.file_path(file).is_none();
+        for piece in storage.file_map().pieces_of(file, geometry.piece_length()).filter(|_| !pad && !untouched) {
+            geometry.piece(piece).ok().map(|piece| doubtful.set(piece));
+        }
+    }
+    let mut have = Bitfield::new(geometry.piece_count());
+    geometry.pieces().filter(|piece| !doubtful.has(*piece)).for_each(|piece| {
+        have.set(piece);
+    });
+    Some(Trusted { have, doubtful, clean: true })
 }
 
 /// Writes the state. What it claims must have been synced before. Blocks: for a disk thread.

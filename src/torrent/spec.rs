@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::base::{InfoHash, PeerId};
 use crate::metainfo::{Magnet, Metainfo};
@@ -121,6 +121,8 @@ pub struct AddTorrent {
     pub backend: Backend,
     /// Whether the space is taken before the first byte.
     pub preallocate: Preallocate,
+    /// All of the data was hashed, from this time on, and was right: only files that were written to since are checked.
+    pub hashed_since: Option<SystemTime>,
     /// Whether existing files that resume data does not know may be overwritten where they are wrong. Without it they
     /// are checked, and a file longer than the torrent's is an error.
     pub overwrite: bool,
@@ -145,6 +147,7 @@ impl AddTorrent {
             extra_web_seeds: Vec::new(),
             backend: Backend::default(),
             preallocate: Preallocate::default(),
+            hashed_since: None,
             overwrite: false,
             seed: None,
             super_seed: false,

@@ -8,8 +8,8 @@
 
 `--set NAME=JSON` changes a setting of the session; `--limit-up` and `--limit-down` are
 the torrent's, in bytes per second.
-DIR holds, or is to hold, what the torrent names. `seed` checks the data first. Peers listen on a free port of
-127.0.0.1 and speak to nobody but the peers and trackers they are told of, by TCP, or with
+TORRENT may be a magnet link. DIR holds, or is to hold, what the torrent names. `seed` checks the data first. Peers listen
+on a free port of 127.0.0.1 and speak to nobody but the peers and trackers they are told of, by TCP, or with
 `--utp` by uTP only. One JSON object per line on standard output: `listening` (port), `ready`
 (the data is complete and can be asked for), `complete`, `peer`, `error`.
 A seed or leech lives until its standard input is closed.
@@ -72,7 +72,7 @@ def peer(o):
     threading.Thread(target=lambda: (sys.stdin.buffer.read(), closed.set()), daemon=True).start()
     s = session(o.encryption, o.utp)
     s.apply_settings({name: json.loads(value) for name, value in (text.split('=', 1) for text in o.set)})
-    added = lt.load_torrent_file(o.torrent)
+    added = lt.parse_magnet_uri(o.torrent) if o.torrent.startswith('magnet:') else lt.load_torrent_file(o.torrent)
     added.save_path = o.dir
     added.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
     handle = s.add_torrent(added)
@@ -93,7 +93,7 @@ def peer(o):
             say(event='ready' if o.mode == 'seed' else 'complete', downloaded=status.total_payload_download)
         elif o.mode == 'seed' and not ready and str(status.state) == 'downloading':
             sys.exit('libtorrent_peer: the data to be seeded is not complete')
-        if o.peer and status.num_peers == 0 and str(status.state) in ('downloading', 'seeding'):
+        if o.peer and status.num_peers == 0 and str(status.state) in ('downloading', 'downloading_metadata', 'seeding'):
             for address in o.peer:
                 host, port = address.rsplit(':', 1)
                 handle.connect_peer((host, int(port)))

@@ -9,7 +9,7 @@
 //! - `payload`: data that is seeded and compared; `probe`: a bare handshake, to know that a peer is up;
 //! - `clients`: one module per client, and `gannet` itself;
 //! - `self_check`: the other clients among themselves, so that a failure elsewhere means gannet and not the harness;
-//! - `download`, `upload`, `encryption`, `exchange`, `neighbours`, `trackers`, `dht`, `web_seeds`, `metadata`: gannet's tests.
+//! - `download`, `upload`, `encryption`, `exchange`, `neighbours`, `trackers`, `dht`, `magnets`, `web_seeds`, `metadata`: gannet's tests.
 
 #![expect(unreachable_pub, reason = "nothing outside a test is there to reach it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -25,6 +25,7 @@ mod dht;
 mod download;
 mod encryption;
 mod exchange;
+mod magnets;
 mod metadata;
 mod nat;
 mod neighbours;

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use gannet::session::{State, Torrent};
+use gannet::metainfo::Format;
+use gannet::session::{AddTorrent, Place, State, Torrent};
 use gannet::wire::Message;
 use tokio::runtime::Runtime;
 
@@ -37,7 +39,7 @@ async fn give_pieces(node: &Node, torrent: &Torrent, payload: &Payload, count: u
     }
     fake.say(&Message::Unchoke).await;
     while torrent.status().have_pieces < count {
-        match tokio::time::timeout(std::time::Duration::from_millis(20), fake.hear()).await {
+        match tokio::time::timeout(Duration::from_millis(20), fake.hear()).await {
             Ok(Some(Said::Request(index, begin, len))) => {
                 fake.give(index, begin, payload.block(index, begin, len)).await;
             }
@@ -45,6 +47,26 @@ async fn give_pieces(node: &Node, torrent: &Torrent, payload: &Payload, count: u
             Ok(Some(_)) | Err(_) => {}
         }
     }
+}
+
+/// Data that was hashed to make the torrent is not hashed again; what may have been written to since is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_just_hashed_is_believed() {
+    let lab = Lab::new();
+    let files = [("kept", 64 * KIB), ("touched", 64 * KIB)];
+    let payload = Payload::make("fresh", Some("fresh"), &files, 16 * KIB, Format::V1, &[]);
+    let node = lab.node("node").await;
+    let data = payload.write_to(&node.folder);
+    let now = SystemTime::now();
+    // Both have changed, and one says so.
+    for (name, changed) in [("kept", now - Duration::from_secs(3_600)), ("touched", now)] {
+        flip(&data.join(name), 0);
+        File::options().write(true).open(data.join(name)).unwrap().set_modified(changed).unwrap();
+    }
+    let mut add = AddTorrent::new(payload.metainfo.clone(), Place::Exact(data));
+    add.hashed_since = Some(now - Duration::from_secs(60));
+    let torrent = node.session.add(add).await.unwrap();
+    until("it is open", || torrent.status().have_pieces == payload.pieces() - 1).await;
 }
 
 /// A clean stop is believed: nothing is hashed again, and only the other half is fetched.

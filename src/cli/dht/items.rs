@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::parse_hex;
-use super::{Dht, not_stored};
+use super::{Dht, many, not_stored};
 use crate::base::{bencode, printable};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::info::hex;
@@ -130,7 +130,7 @@ pub(super) async fn put(dht: &Dht, draft: Draft, json: bool) -> Result<(), Failu
     screen::output(format!("{target}\n"))?;
     let version = item.seq().map_or(String::new(), |seq| format!(", version {seq}"));
     let key = key.map_or(String::new(), |key| format!(", public key {key}"));
-    screen::message(format_args!("stored on {} nodes{version}{key}", summary.stored));
+    screen::message(format_args!("stored on {}{version}{key}", many(summary.stored, "node")));
     Ok(())
 }
 

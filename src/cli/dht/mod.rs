@@ -19,6 +19,7 @@ use args::{DhtCommand, NodeOptions};
 
 use super::exit::{Code, Failure};
 use super::json::object;
+use super::progress::count;
 use super::source::{self, Source};
 use super::{Global, block_on, screen, settings};
 use crate::base::InfoHash;
@@ -196,8 +197,14 @@ async fn get_peers(dht: &Dht, hash: Option<InfoHash>, json: bool) -> Result<(), 
         let hash = hash.map(|hash| hash.to_string());
         return screen::output(object(&json!({ "info_hash": hash, "peers": all, "nodes": counts(&last) })));
     }
-    screen::message(format_args!("{} peers; {} of {} nodes answered", all.len(), last.answered, last.asked));
+    let (found, asked) = (many(all.len(), "peer"), many(last.asked, "node"));
+    screen::message(format_args!("{found}; {} of {asked} answered", last.answered));
     Ok(())
+}
+
+/// `1 node`, `2 nodes`.
+fn many(n: usize, what: &str) -> String {
+    count(u64::try_from(n).unwrap_or(u64::MAX), what)
 }
 
 async fn announce(dht: &Dht, hash: Option<InfoHash>, port: u16, seed: bool, json: bool) -> Result<(), Failure> {
@@ -214,7 +221,7 @@ async fn announce(dht: &Dht, hash: Option<InfoHash>, port: u16, seed: bool, json
         let hash = hash.map(|hash| hash.to_string());
         screen::output(object(&json!({ "info_hash": hash, "port": port, "stored": stored })))?;
     } else if stored > 0 {
-        screen::message(format_args!("announced to {stored} nodes"));
+        screen::message(format_args!("announced to {}", many(stored, "node")));
     }
     if stored > 0 { Ok(()) } else { Err(not_stored("announce", refused)) }
 }
@@ -263,6 +270,7 @@ async fn sample(dht: &Dht, target: NodeId, json: bool) -> Result<(), Failure> {
         let hashes: Vec<String> = all.iter().map(NodeId::to_string).collect();
         return screen::output(object(&json!({ "target": target.to_string(), "info_hashes": hashes, "nodes": told })));
     }
-    screen::message(format_args!("{} info-hashes of {} nodes; {} answered", all.len(), told.len(), summary.answered));
+    let nodes = many(told.len(), "node");
+    screen::message(format_args!("{} info-hashes of {nodes}; {} answered", all.len(), summary.answered));
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::{self, Command};
 
 use super::makers::Torrent;
 use super::{Crypto, Peer};
-use crate::lab::{Lab, again};
+use crate::lab::{Lab, again, free_port};
 use crate::payload::Payload;
 use crate::process::{PATIENCE, Running, run};
 
@@ -60,6 +60,14 @@ pub fn leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto) -> Peer {
 /// The same, and listens to what peers tell of peers.
 pub fn leech_with_pex(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
     start_leech(lab, torrent, out, Crypto::Usual, true)
+}
+
+/// By a magnet link: it takes no calls before it knows what the torrent is.
+pub fn leech_by_link(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
+    let port = free_port();
+    let mut command = command(lab, port, torrent, out, Crypto::Usual);
+    command.args(["--seed-time=0", "--bt-stop-timeout=60", "--enable-peer-exchange=false"]);
+    Peer { process: Running::start("aria2-leech", &mut command, &lab.path("logs")), port }
 }
 
 fn start_leech(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto, pex: bool) -> Peer {

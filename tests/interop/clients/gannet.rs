@@ -136,6 +136,8 @@ pub fn create(lab: &Lab, payload: &Payload, format: &str, more: &[&str]) -> Torr
 
 /// `gannet info --json`.
 pub fn info(lab: &Lab, torrent: &Path) -> Value {
-    let shown = run("gannet info", command(lab).args(["info", "--json"]).arg(torrent));
+    let mut command = command(lab);
+    command.args(["info", "--json", "--listen", "127.0.0.1:0"]).arg(torrent);
+    let shown = run("gannet info", isolated(lab, &mut command, "info"));
     serde_json::from_str(&shown).unwrap_or_else(|error| panic!("not one JSON object: {error}: {shown}"))
 }

@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use super::libtorrent;
+use super::opentracker::hex;
 use crate::lab::Lab;
 use crate::payload::{PIECE_LENGTH, Payload};
 use crate::process::run;
@@ -16,8 +17,10 @@ pub const NO_TRACKER: &str = "http://127.0.0.1:1/announce";
 
 /// A torrent file.
 pub struct Torrent {
-    /// Where it is.
+    /// Where it is; or a magnet link, which clients take in its place.
     pub path: PathBuf,
+    /// A magnet link with the info-hashes and nothing else.
+    pub link: String,
     /// The info-hash as handshakes and trackers have it: of v1 if it has one, else the beginning of that of v2.
     pub wire_hash: [u8; 20],
 }
@@ -27,11 +30,18 @@ impl Torrent {
     pub fn load(path: PathBuf) -> Self {
         let bytes = fs::read(&path).expect("a torrent file");
         let info = value_of(&bytes, b"info").expect("an info dictionary");
-        let wire_hash = match value_of(info, b"pieces") {
-            Some(_) => Sha1::digest(info).into(),
-            None => Sha256::digest(info)[..20].try_into().expect("20 bytes"),
-        };
-        Self { path, wire_hash }
+        let v1: Option<[u8; 20]> = value_of(info, b"pieces").map(|_| Sha1::digest(info).into());
+        let v2: Option<[u8; 32]> = value_of(info, b"meta version").map(|_| Sha256::digest(info).into());
+        let wire_hash = v1.or(v2.and_then(|v2| v2[..20].try_into().ok())).expect("an info-hash");
+        let topics = v1.map(|v1| format!("xt=urn:btih:{}", hex(&v1))).into_iter();
+        let topics: Vec<String> = topics.chain(v2.map(|v2| format!("xt=urn:btmh:1220{}", hex(&v2)))).collect();
+        Self { path, link: format!("magnet:?{}", topics.join("&")), wire_hash }
+    }
+
+    /// The same torrent, of which nothing is known but its link, with `more` at the end of it.
+    pub fn by_link(&self, more: &str) -> Self {
+        let link = format!("{}{more}", self.link);
+        Self { path: link.clone().into(), link, wire_hash: self.wire_hash }
     }
 }
 
