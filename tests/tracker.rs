@@ -1,4 +1,5 @@
-//! Trackers over real sockets on loopback: good ones, and all the ways in which one can be bad.
+//! Trackers over real sockets on loopback: good ones, and all the ways in which one can be bad. Ids such as T1 name rows of
+//! the fault plan.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gannet::base::{InfoHash, InfoHashV1, PeerId};
 use gannet::cli::scrape::{Scrape, run};
+use gannet::net::egress::Egress;
 use gannet::net::mini_tracker::{Counts, MiniTracker, MiniTrackerConfig};
 use gannet::net::tracker::{TrackerClient, TrackerClientConfig};
 use gannet::tracker::{
@@ -167,6 +169,71 @@ async fn names_are_looked_up_in_the_family_asked_for() {
     }
 }
 
+/// A name server that knows `here.example`, which is this machine, denies that there is `gone.example`, and says nothing of
+/// others.
+async fn name_server() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let query = &buffer[..len];
+            let asked = |name: &[u8]| query.windows(name.len()).any(|part| part == name);
+            // Behind the header: the name, two bytes of type, two of class.
+            let question = &query[12..12 + query[12..].iter().position(|&byte| byte == 0).unwrap() + 5];
+            let head =
+                |rcode: u8, answers: u8| [&query[..2], &[0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0]].concat();
+            let wants_v4 = question.ends_with(&[0, 1, 0, 1]);
+            let answer = if asked(b"\x04gone") {
+                [&head(3, 0), question].concat()
+            } else if asked(b"\x04here") && wants_v4 {
+                let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
+                [&head(0, 1), question, &record].concat()
+            } else if asked(b"\x04here") {
+                [&head(0, 0), question].concat()
+            } else {
+                continue;
+            };
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    address
+}
+
+/// Names that lead nowhere, to nobody in time, and to a service of this machine that is no tracker.
+#[tokio::test]
+async fn t7_names_that_lead_where_they_should_not() {
+    let mut config = TrackerClientConfig::default();
+    config.timeout = TIMEOUT;
+    config.http.egress = Egress::new(None, None, vec![name_server().await]);
+    let client = TrackerClient::new(config);
+    let tracker = MiniTracker::start(MiniTrackerConfig::default()).await.unwrap();
+    let port = tracker.address().port();
+    let (stalled, none, ours) = tokio::join!(
+        ask(&client, "http://silent.example/announce?SECRET"),
+        ask(&client, "udp://gone.example:1/announce?SECRET"),
+        // Others are not kept waiting.
+        async {
+            let began = Instant::now();
+            (ask(&client, &tracker.announce_url()).await, began.elapsed())
+        },
+    );
+    assert!(matches!(stalled, Err(TrackerError::TimedOut(_) | TrackerError::Lookup(_))), "{stalled:?}");
+    assert!(matches!(none, Err(TrackerError::Lookup(_))), "{none:?}");
+    assert!(ours.0.is_ok() && ours.1 < TIMEOUT, "{ours:?}");
+    // Somebody's name for this machine is worth what its address is: a tracker may be there, and nothing else.
+    let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for path in ["", "admin", "announce/../admin"] {
+        let url = format!("http://here.example:{}/{path}?SECRET", canary.local_addr().unwrap().port());
+        let error = ask(&client, &url).await.unwrap_err();
+        assert!(matches!(error, TrackerError::Unsafe(_) | TrackerError::Lookup(_)), "{path}: {error:?}");
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(50), canary.accept()).await.is_err(), "somebody knocked");
+    let known = ask(&client, &format!("http://here.example:{port}/announce")).await;
+    assert!(known.is_ok(), "{known:?}");
+}
+
 #[tokio::test]
 async fn what_is_sent() {
     let (address, heads) = says(answer("200 OK", "", b"d8:intervali60e5:peers0:e")).await;
@@ -180,7 +247,7 @@ async fn what_is_sent() {
 }
 
 #[tokio::test]
-async fn bad_answers() {
+async fn t1_bad_answers() {
     let bomb = include_bytes!("../testdata/tracker/zeros-16MiB.gz");
     let failure = b"d14:failure reason12:unregisterede";
     type Check = fn(&TrackerError) -> bool;
@@ -246,7 +313,7 @@ async fn a_redirect_is_followed() {
 }
 
 #[tokio::test]
-async fn slow_and_endless_answers() {
+async fn t1_slow_and_endless_answers() {
     async fn drip(mut stream: TcpStream, bytes: &[u8]) {
         for byte in bytes {
             if stream.write_all(&[*byte]).await.is_err() {
@@ -320,7 +387,7 @@ async fn a_dead_tracker_delays_no_other_and_leaving_is_quick() {
 
 /// Nothing may connect to a service of this machine whose URL is not a tracker's.
 #[tokio::test]
-async fn no_packet_to_the_canary() {
+async fn t8_no_packet_to_the_canary() {
     let canary = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
     let port = canary.local_addr().unwrap().port();
     let client = patient_client();
@@ -360,7 +427,7 @@ async fn no_packet_to_the_canary() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused() {
+async fn t9_a_certificate_that_nobody_vouches_for_is_refused() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificate = include_bytes!("../testdata/tracker/self-signed.der").to_vec().into();
     let key = include_bytes!("../testdata/tracker/self-signed.key.der").to_vec();
@@ -416,7 +483,7 @@ fn good(_: usize, packet: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn udp_trackers() {
+async fn t5_udp_trackers() {
     let refuses: Reply = |_, packet| vec![[&[0, 0, 0, 3], &packet[12..16], b"\x1bbanned"].concat()];
     let silent: Reply = |_, _| vec![];
     let lossy: Reply = |count, packet| if count % 2 == 0 { vec![] } else { good(count, packet) };

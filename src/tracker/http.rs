@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn answers() {
+    fn t2_answers() {
         let compact = parse_announce(
             b"d8:completei5e10:downloadedi50e11:external ip4:\x01\x02\x03\x0410:incompletei7e8:intervali1800e\
               12:min intervali900e5:peers13:\x0a\0\0\x01\x1a\xe1\x0a\0\0\x02\0\0x6:peers618:\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_clamped() {
+    fn t3_intervals_are_clamped() {
         for (said, obeyed) in [
             ("0", 60),
             ("-1", 60),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_bounded() {
+    fn t2_peers_are_bounded() {
         let many: Vec<u8> =
             (0..100_000u32).flat_map(|i| [&(i | 0x0a00_0000).to_be_bytes()[..], &[1, 1]].concat()).collect();
         let body = [format!("d5:peers{}:", many.len()).as_bytes(), &many, b"e"].concat();
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals() {
+    fn t4_refusals() {
         let long = [b"d14:failure reason1000000:\x1b]0;x".as_slice(), &vec![b'y'; 999_995], b"e"].concat();
         let Err(TrackerError::Failure { reason, retry: None }) = parse_announce(&long) else { panic!() };
         assert!(reason.starts_with("]0;xyyy") && reason.chars().count() == MAX_TEXT + 1, "{reason}");

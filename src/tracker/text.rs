@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_clean_line() {
+    fn t4_one_clean_line() {
         for (bytes, max, shown) in [
             (b"unregistered torrent".as_slice(), 80, "unregistered torrent"),
             (b"\x1b[31mred\x1b[0m\r\nnext\tline ", 80, "[31mred[0m next line"),

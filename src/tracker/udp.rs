@@ -343,7 +343,7 @@ mod tests {
 
     /// The two timelines of BEP 15, "Examples".
     #[test]
-    fn sends_again_at_the_times_of_the_bep() {
+    fn t5_sends_again_at_the_times_of_the_bep() {
         let start = Instant::now();
         let sizes = |e: &mut Exchange, times: &[u64]| -> Vec<usize> {
             times
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_nothing_is_ignored() {
+    fn t5_what_answers_nothing_is_ignored() {
         let now = Instant::now();
         let mut e = exchange(now, "udp://h:1");
         let short = &connected(TIDS[0])[..15];

@@ -154,6 +154,18 @@ fn little_is_fetched_twice() {
     }
 }
 
+/// W13: at the end everybody is slow, and all that is left is asked of many. Not more than as much again comes in vain.
+#[test]
+fn w13_endgame_among_slow_peers() {
+    let size = 2 * MIB;
+    let mut specs = vec![NodeSpec::leecher(4 * MIB)];
+    specs.extend([NodeSpec::seeder(16 << 10); 30]);
+    let mut world = World::new(geometry(size, 256 << 10), &specs, 60);
+    assert!(world.run(minutes(10)));
+    let wasted = world.totals(0).wasted;
+    assert!(wasted <= size / 4, "{wasted} bytes in vain");
+}
+
 /// Peers of different rates: all complete, and those who give more are not served worse than those who give little.
 #[test]
 fn givers_are_not_served_worse() {

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes() {
+    fn t8_scopes() {
         for (ips, expected) in [
             ("8.8.8.8 1.1.1.1 172.32.0.1 100.128.0.1 2606:4700::1111 64:ff9b::808:808 2002:808:808::1", Scope::Public),
             (
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_name_may_lead_to() {
+    fn t7_what_a_name_may_lead_to() {
         let addresses = |list: &str| -> Vec<SocketAddr> { list.split(' ').map(|a| a.parse().unwrap()).collect() };
         let mixed = addresses("1.1.1.1:80 [2606::1]:80 127.0.0.1:80 169.254.1.1:80 1.1.1.1:80");
         let chosen = |family, reach| select(mixed.clone().into_iter(), family, reach);

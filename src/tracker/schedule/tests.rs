@@ -154,7 +154,7 @@ fn more_peers_within_what_the_tracker_allows() {
 
 /// Whatever the seed makes of the order, the live one is heard within 15 s although each dead one takes 30.
 #[test]
-fn three_dead_and_one_live_in_one_tier() {
+fn t6_three_dead_and_one_live_in_one_tier() {
     for dead in [stalls as Behaviour, refuses] {
         let mut world =
             World::new(&[&["a", "b", "c", "d"]], &[("a", dead), ("b", dead), ("c", dead), ("d", live)], false);
@@ -171,7 +171,7 @@ fn three_dead_and_one_live_in_one_tier() {
 }
 
 #[test]
-fn dead_tiers_delay_no_other_tier() {
+fn t6_dead_tiers_delay_no_other_tier() {
     let mut world = World::new(
         &[&["a"], &["b"], &["c"], &["d"]],
         &[("a", stalls), ("b", refuses), ("c", stalls), ("d", live)],
@@ -183,7 +183,7 @@ fn dead_tiers_delay_no_other_tier() {
 }
 
 #[test]
-fn all_dead_for_an_hour_and_then_one_lives() {
+fn t6_all_dead_for_an_hour_and_then_one_lives() {
     fn dead_for_an_hour(now: u64) -> (u64, Result<AnnounceResponse, TrackerError>) {
         if now < 3600 { refuses(now) } else { live(now) }
     }
