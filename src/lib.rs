@@ -99,6 +99,7 @@
 //! | limits against hostile bencode | `base/bencode.rs` |
 //! | peer messages and their limits | `wire/message.rs`, `wire/frame.rs`, `wire/decoder.rs` |
 //! | extensions (BEP 10) and peer exchange (BEP 11) | `wire/extended.rs`, `wire/pex.rs`, `swarm/pex.rs` |
+//! | introductions of peers behind routers (BEP 55) | `wire/notices.rs`, `swarm/holepunch.rs` |
 //! | peers in the local network (BEP 14) | `wire/lsd.rs`, `net/lsd/` |
 //! | which piece next; endgame | `swarm/picker/` |
 //! | web seeds (BEP 17, 19) | what they are asked for: `swarm/web_seed.rs`, `swarm/fetch.rs`, `swarm/picker/run.rs`; addresses: `metainfo/web_seed.rs`; HTTP: `net/web_seed.rs`; tasks: `torrent/web_seed.rs` |

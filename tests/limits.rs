@@ -37,6 +37,7 @@ impl Rig {
             sequential: false,
             super_seed: false,
             pex: true,
+            holepunch: false,
             many_per_address: false,
         };
         let now = Instant::now();
@@ -56,8 +57,10 @@ impl Rig {
         self.next_peer += 1;
         let address = SocketAddr::from((Ipv4Addr::new(93, 184, n, 1), 6881));
         let reserved = Reserved::NONE.with_fast();
-        self.swarm
-            .handle_connected(self.now, NewPeer { address, outgoing: false, id: PeerId([n; 20]), reserved, v2: false })
+        self.swarm.handle_connected(
+            self.now,
+            NewPeer { address, outgoing: false, utp: false, id: PeerId([n; 20]), reserved, v2: false },
+        )
     }
 
     fn peer(&mut self) -> PeerKey {
@@ -416,8 +419,8 @@ fn a_peer_that_is_connected_is_not_dialled_again() {
         let reserved = Reserved::NONE.with_extended();
         rig.swarm.handle_candidates(now, Source::Manual, &[listens]);
         assert_eq!(rig.dials(), 1);
-        let incoming = NewPeer { address: from, outgoing: false, id: their_id, reserved, v2: false };
-        let outgoing = NewPeer { address: listens, outgoing: true, id: their_id, reserved, v2: false };
+        let incoming = NewPeer { address: from, outgoing: false, utp: false, id: their_id, reserved, v2: false };
+        let outgoing = NewPeer { address: listens, outgoing: true, utp: false, id: their_id, reserved, v2: false };
         let order = if first_incoming { [incoming, outgoing] } else { [outgoing, incoming] };
         let says = gannet::wire::ExtendedHandshake { p: Some(6881), ..Default::default() }.encode();
         let mut kept = Vec::new();

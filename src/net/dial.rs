@@ -51,11 +51,33 @@ impl Dialer {
     /// # Errors
     /// What went wrong on the last way that was tried.
     pub async fn dial(&self, address: SocketAddr, ours: &Handshake) -> Result<(Stream, Handshake), Failed> {
+        self.dial_over(address, ours, self.utp_only).await
+    }
+
+    /// The same by uTP only: the peer does the same now, and the first packets of both open the way for the others (BEP 55).
+    ///
+    /// # Errors
+    /// As [`dial`](Self::dial).
+    pub async fn dial_by_utp(&self, address: SocketAddr, ours: &Handshake) -> Result<(Stream, Handshake), Failed> {
+        self.dial_over(address, ours, true).await
+    }
+
+    /// Whether there is uTP.
+    pub fn has_utp(&self) -> bool {
+        self.utp.is_some()
+    }
+
+    async fn dial_over(
+        &self,
+        address: SocketAddr,
+        ours: &Handshake,
+        utp_only: bool,
+    ) -> Result<(Stream, Handshake), Failed> {
         let mut greetings = self.encryption.greetings().iter().peekable();
         loop {
             let Some(greeting) = greetings.next() else { return Err(io::Error::from(io::ErrorKind::NotFound).into()) };
             // If nobody is there, nobody is greeted.
-            let mut stream = self.connect(address).await?;
+            let mut stream = self.connect_over(address, utp_only).await?;
             let greeted = match greeting {
                 Greeting::Plain => handshake::greet(&mut stream, ours).await,
                 Greeting::Encrypted(methods) => handshake::greet_encrypted(&mut stream, ours, methods).await,
@@ -85,11 +107,15 @@ impl Dialer {
     /// What the system or the proxy says, or `TimedOut` after [`CONNECT_TIMEOUT`]; a proxy has twice that time, for it
     /// connects to somebody in turn.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        self.connect_over(address, self.utp_only).await
+    }
+
+    async fn connect_over(&self, address: SocketAddr, utp_only: bool) -> io::Result<Stream> {
         let limit = if self.egress.proxy().is_some() { 2 * CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
         let hub = self.utp.as_ref().filter(|hub| hub.reaches_by_utp(address));
         let connected = timeout(limit, async {
             match hub {
-                _ if self.utp_only => {
+                _ if utp_only => {
                     let hub = hub.ok_or(io::ErrorKind::AddrNotAvailable)?;
                     hub.connect_utp(address).await.map(Stream::from)
                 }

@@ -377,6 +377,16 @@ impl Candidates {
         self.ip_filter.blocks(addr.ip())
     }
 
+    /// Whether `addr` is ours.
+    pub fn is_own(&self, addr: SocketAddr) -> bool {
+        self.own.contains(&canonical(addr))
+    }
+
+    /// Whether nothing speaks against a connection with `addr`: it is not ours, not banned, not on the IP filter.
+    pub fn is_welcome(&self, addr: SocketAddr) -> bool {
+        !self.is_own(addr) && !self.is_banned(addr) && !self.is_filtered(addr)
+    }
+
     /// Whether the peer at `addr` is banned.
     pub fn is_banned(&self, addr: SocketAddr) -> bool {
         self.bans.is_banned(addr)

@@ -14,7 +14,7 @@ use crate::base::{Bitfield, PeerKey};
 use crate::wire::{EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, ExtensionIds, MAX_REQUEST_QUEUE, Message};
 
 /// Connections being opened at once, at most (`limits.md`: half-open).
-const MAX_DIALLING: usize = 64;
+pub(super) const MAX_DIALLING: usize = 64;
 
 /// What we call ourselves in the extension handshake (the `v` of BEP 10).
 const CLIENT: &str = concat!("gannet ", env!("CARGO_PKG_VERSION"));
@@ -122,6 +122,7 @@ impl Swarm {
     pub fn handle_connected(&mut self, now: Instant, new: NewPeer) -> Result<PeerKey, Refused> {
         if new.outgoing {
             self.dialling = self.dialling.saturating_sub(1);
+            self.introductions.end_call(new.address);
         }
         let admitted = self.admit(&new);
         if let Err(refused) = admitted {
@@ -189,7 +190,7 @@ impl Swarm {
     }
 
     /// Whether there is a connection with whoever listens at `address`, so that it is not to be dialled.
-    fn is_in_use(&self, address: SocketAddr) -> bool {
+    pub(super) fn is_in_use(&self, address: SocketAddr) -> bool {
         self.peers.iter().any(|(_, p)| p.address == address || p.listens_at == Some(address))
     }
 
@@ -245,12 +246,14 @@ impl Swarm {
         let spoken = [Extension::UploadOnly, Extension::DontHave]
             .into_iter()
             .chain(pex.then_some(Extension::Pex))
+            .chain(self.config.holepunch.then_some(Extension::Holepunch))
             .chain(metadata.then_some(Extension::Metadata));
         for extension in spoken {
             ids.set(extension, extension.our_id());
         }
-        if self.pex_withdrawn {
+        if self.withdrawn {
             ids.set(Extension::Pex, 0);
+            ids.set(Extension::Holepunch, 0);
         }
         ids
     }
@@ -259,6 +262,7 @@ impl Swarm {
     pub fn handle_dial_failed(&mut self, now: Instant, address: SocketAddr) {
         self.dialling = self.dialling.saturating_sub(1);
         self.candidates.failed(address, now);
+        self.seek_introduction(now, address);
         self.dial(now);
     }
 

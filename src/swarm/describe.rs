@@ -58,8 +58,8 @@ impl Swarm {
 
     /// From now on peers come from trackers only (BEP 27).
     fn become_private(&mut self) {
-        self.pex_withdrawn |= self.config.pex;
-        self.config.pex = false;
+        self.withdrawn |= self.config.pex || self.config.holepunch;
+        (self.config.pex, self.config.holepunch) = (false, false);
         self.config.dht_port = None;
         let strangers = self.candidates.forget_strangers();
         let theirs = |peer: &Peer| {

@@ -24,6 +24,7 @@ fn config(n: u8) -> SwarmConfig {
         sequential: false,
         super_seed: false,
         pex: false,
+        holepunch: false,
         many_per_address: true,
     }
 }
@@ -88,7 +89,7 @@ impl Net {
         let mut meet = |of: usize, with: usize, outgoing| {
             let n = u8::try_from(with).unwrap() + 1;
             let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, n), 6881));
-            let new = NewPeer { address, outgoing, id: PeerId([n; 20]), reserved, v2 };
+            let new = NewPeer { address, outgoing, utp: false, id: PeerId([n; 20]), reserved, v2 };
             self.swarms[of].handle_connected(self.now, new).unwrap()
         };
         let (at_a, at_b) = (meet(a, b, true), meet(b, a, false));
@@ -264,7 +265,7 @@ impl Rig {
         self.peers += 1;
         let address = SocketAddr::from((Ipv4Addr::new(10, 0, 1, self.peers), 6881));
         let reserved = Reserved::NONE.with_fast().with_extended();
-        let new = NewPeer { address, outgoing: false, id: PeerId([self.peers; 20]), reserved, v2: false };
+        let new = NewPeer { address, outgoing: false, utp: false, id: PeerId([self.peers; 20]), reserved, v2: false };
         let key = self.swarm.handle_connected(self.now, new).unwrap();
         self.introduce(key, metadata_size);
         self.heard(key);

@@ -250,13 +250,21 @@ mod tests {
             sequential: false,
             super_seed: false,
             pex: true,
+            holepunch: false,
             many_per_address: false,
         };
         let now = Instant::now();
         let mut swarm = Swarm::new(now, geometry.clone(), &Bitfield::new(12), &[], config, 1);
         for (piece, n) in geometry.pieces().zip(2u8..) {
             let address = SocketAddr::from((Ipv4Addr::new(93, 184, n, 1), 6881));
-            let new = NewPeer { address, outgoing: false, id: PeerId([n; 20]), reserved: Reserved::NONE, v2: false };
+            let new = NewPeer {
+                address,
+                outgoing: false,
+                utp: false,
+                id: PeerId([n; 20]),
+                reserved: Reserved::NONE,
+                v2: false,
+            };
             let key = swarm.handle_connected(now, new).unwrap();
             swarm.handle_message(now, key, &Message::Have(piece.get())).unwrap();
             swarm.handle_message(now, key, &Message::Unchoke).unwrap();

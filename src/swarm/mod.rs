@@ -20,7 +20,7 @@
 //! | `memory` | how many blocks may be asked for, what is written early to make room |
 //! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
-//! | `pex` | peers that we tell each other of |
+//! | `pex`, `holepunch` | peers that we tell each other of, and introduce to each other |
 //! | `tick` | all that happens because time passes |
 //! | `look` | counters for display |
 //!
@@ -42,6 +42,7 @@ mod early;
 mod fetch;
 pub mod hash_picker;
 pub mod hash_trees;
+mod holepunch;
 pub mod ip_filter;
 mod look;
 mod memory;
@@ -118,6 +119,8 @@ pub struct SwarmConfig {
     pub super_seed: bool,
     /// Peers may be told of others and tell us (BEP 11). Never for a private torrent (BEP 27).
     pub pex: bool,
+    /// Peers that cannot be dialled are met by introduction, by uTP (BEP 55). Never for a private torrent.
+    pub holepunch: bool,
     /// Several connections from one address, not only from loopback.
     pub many_per_address: bool,
 }
@@ -133,6 +136,9 @@ pub enum Action {
     VerifyStored(PieceIndex),
     /// Connect to this address, and report by [`Swarm::handle_connected`] or [`Swarm::handle_dial_failed`].
     Dial(SocketAddr),
+    /// Connect to this address by uTP, which does the same now (BEP 55), and report by [`Swarm::handle_connected`] or
+    /// [`Swarm::handle_punch_failed`].
+    Punch(SocketAddr),
     /// A peer runs a node of the DHT at this address (BEP 5).
     DhtNode(SocketAddr),
     /// Fetch this from a web seed, and report by [`Swarm::handle_fetched`] and [`Swarm::handle_fetch_ended`].
@@ -246,6 +252,7 @@ pub struct Swarm {
     peers: Slab<peer::Peer>,
     candidates: candidates::Candidates,
     contacts: pex::Contacts,
+    introductions: holepunch::Introductions,
     choker: choker::Choker,
     slots: upload_slots::UploadSlots,
     blame: blame::Blame,
@@ -287,7 +294,7 @@ pub struct Swarm {
     /// What [`Action::MetadataMemory`] last asked for.
     memory_wanted: u64,
     /// Peers were told that they may tell us of others, before it was known that the torrent is private.
-    pex_withdrawn: bool,
+    withdrawn: bool,
     seed: u64,
     web_seeds: web_seed::WebSeeds,
 }
@@ -334,6 +341,7 @@ impl Swarm {
                 rng.u64(..),
             ),
             contacts: pex::Contacts::default(),
+            introductions: holepunch::Introductions::default(),
             choker: choker::Choker::new(geometry.piece_length(), rng.u64(..)),
             slots: upload_slots::UploadSlots::new(now),
             blame: blame::Blame::new(rng.u128(..).to_le_bytes()),
@@ -364,7 +372,7 @@ impl Swarm {
             trees: hash_trees::HashTrees::default(),
             hashes: None,
             memory_wanted: 0,
-            pex_withdrawn: false,
+            withdrawn: false,
             seed: rng.u64(..),
             web_seeds: web_seed::WebSeeds::new(rng.u64(..)),
         }

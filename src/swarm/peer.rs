@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::early::Early;
+use super::holepunch::Introducer;
 use super::pex::{Heard, Told};
 use super::picker::Counted;
 use super::requests::RequestWindow;
@@ -18,6 +19,8 @@ pub struct NewPeer {
     pub outgoing: bool,
     /// What it calls itself.
     pub id: PeerId,
+    /// Whether uTP carries it.
+    pub utp: bool,
     /// What it can do.
     pub reserved: Reserved,
     /// Whether the handshakes named the torrent by its v2 hash: then the peer knows about trees of hashes (BEP 52).
@@ -31,6 +34,7 @@ pub(super) struct Peer {
     /// Where an incoming peer can be reached, once it has told us (BEP 10, `p`).
     pub(super) listens_at: Option<SocketAddr>,
     pub(super) outgoing: bool,
+    pub(super) utp: bool,
     pub(super) id: PeerId,
     /// BEP 6: both sides speak the fast extension.
     pub(super) fast: bool,
@@ -111,6 +115,8 @@ pub(super) struct Peer {
     pub(super) contact: Option<u64>,
     pub(super) told: Told,
     pub(super) heard: Heard,
+    /// Whom it can introduce us to (BEP 55).
+    pub(super) introducer: Introducer,
 }
 
 /// A request that is out.
@@ -158,6 +164,7 @@ impl Peer {
             address: new.address,
             listens_at: None,
             outgoing: new.outgoing,
+            utp: new.utp,
             id: new.id,
             fast: new.reserved.fast(),
             extended: new.reserved.extended(),
@@ -203,6 +210,7 @@ impl Peer {
             contact: None,
             told,
             heard: Heard::default(),
+            introducer: Introducer::default(),
         }
     }
 

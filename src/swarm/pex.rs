@@ -173,7 +173,7 @@ impl Heard {
 }
 
 /// Whether an address means something to a peer at `to`, and is not its own.
-fn means_something(addr: SocketAddr, to: &Peer) -> bool {
+pub(super) fn means_something(addr: SocketAddr, to: &Peer) -> bool {
     let link_local = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     addr != to.address
         && Some(addr) != to.listens_at
@@ -185,9 +185,12 @@ fn means_something(addr: SocketAddr, to: &Peer) -> bool {
 /// What is told of a peer besides its address.
 fn flags(peer: &Peer, reachable: bool) -> PexFlags {
     let when = |is_so: bool, flag: PexFlags| if is_so { flag } else { PexFlags::default() };
+    let holepunch = peer.said.m.id(Extension::Holepunch).is_some();
     when(peer.said.encryption == Some(true), PexFlags::ENCRYPTION)
         .or(when(peer.is_seed(), PexFlags::SEED))
-        .or(when(peer.said.m.id(Extension::Holepunch).is_some(), PexFlags::HOLEPUNCH))
+        // Who can be introduced is then called by uTP.
+        .or(when(peer.utp || holepunch, PexFlags::UTP))
+        .or(when(holepunch, PexFlags::HOLEPUNCH))
         .or(when(reachable, PexFlags::REACHABLE))
 }
 
@@ -253,6 +256,7 @@ impl Swarm {
         for added in pex.added.iter().filter(|added| !(complete && added.flags.contains(PexFlags::SEED))) {
             self.candidates.add(now, added.addr, Source::Pex, Some(teller));
         }
+        self.note_acquaintances(key, &pex);
         self.dial(now);
         Ok(())
     }

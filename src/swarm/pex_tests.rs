@@ -40,6 +40,7 @@ impl Rig {
             sequential: false,
             super_seed: false,
             pex,
+            holepunch: false,
             many_per_address: false,
         };
         let now = Instant::now();
@@ -49,7 +50,7 @@ impl Rig {
     fn peer(&mut self, address: SocketAddr, outgoing: bool) -> PeerKey {
         self.next += 1;
         let reserved = Reserved::NONE.with_fast().with_extended();
-        let new = NewPeer { address, outgoing, id: PeerId([self.next; 20]), reserved, v2: false };
+        let new = NewPeer { address, outgoing, utp: false, id: PeerId([self.next; 20]), reserved, v2: false };
         self.swarm.handle_connected(self.now, new).unwrap()
     }
 
@@ -153,7 +154,8 @@ fn first_all_then_what_is_new_once_a_minute() {
     assert_eq!(rig.told(key), []);
     rig.wait(secs(2));
     let expected = [
-        PexPeer { addr: addr("11.0.0.3:7000"), flags: PexFlags::ENCRYPTION.or(PexFlags::SEED).or(PexFlags::HOLEPUNCH) },
+        // Seed, encryption, holepunch, and with that uTP.
+        PexPeer { addr: addr("11.0.0.3:7000"), flags: PexFlags(0x0f) },
         PexPeer { addr: addr("11.0.0.1:6881"), flags: PexFlags::REACHABLE },
     ];
     assert_eq!(rig.told(key), [Pex { added: expected.to_vec(), dropped: vec![] }]);

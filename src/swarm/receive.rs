@@ -279,7 +279,11 @@ impl Swarm {
             }
             Some(Extension::Pex) => self.on_pex(now, key, payload),
             Some(Extension::Metadata) => self.on_metadata(now, key, payload),
-            _ => Ok(()),
+            Some(Extension::Holepunch) => {
+                self.on_holepunch(now, key, payload);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

@@ -305,6 +305,7 @@ mod tests {
             sequential: false,
             super_seed: false,
             pex: true,
+            holepunch: false,
             many_per_address: true,
         };
         let have = Bitfield::full(geometry.piece_count());
@@ -312,6 +313,7 @@ mod tests {
         let new = NewPeer {
             address: ([192, 0, 2, 1], 6881).into(),
             outgoing: false,
+            utp: false,
             id: PeerId([4; 20]),
             reserved,
             v2: false,

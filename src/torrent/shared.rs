@@ -93,13 +93,22 @@ pub(super) struct Shared {
     pub(super) dht: Option<DhtClient>,
 }
 
+/// How a peer is dialled.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// However it can be reached.
+    Any,
+    /// By uTP, at the same time as it calls us (BEP 55).
+    Punch,
+}
+
 /// What is to be done outside the lock.
 #[derive(Default)]
 struct Outside {
     verify: Vec<FullPiece>,
     spill: Vec<Spill>,
     verify_stored: Vec<PieceIndex>,
-    dial: Vec<SocketAddr>,
+    dial: Vec<(SocketAddr, Way)>,
     dht_nodes: Vec<SocketAddr>,
     fetch: Vec<(Fetch, Arc<Signal>)>,
     banned_web_seeds: Vec<u32>,
@@ -208,7 +217,8 @@ impl Shared {
                 Action::Verify(full) => outside.verify.push(full),
                 Action::Spill(spill) => outside.spill.push(spill),
                 Action::VerifyStored(piece) => outside.verify_stored.push(piece),
-                Action::Dial(address) => outside.dial.push(address),
+                Action::Dial(address) => outside.dial.push((address, Way::Any)),
+                Action::Punch(address) => outside.dial.push((address, Way::Punch)),
                 Action::DhtNode(address) => outside.dht_nodes.push(address),
                 Action::Fetch(fetch) => {
                     let signal = Arc::new(Signal::default());
@@ -267,8 +277,8 @@ impl Shared {
         for signal in outside.wake {
             signal.wake.notify_one();
         }
-        for address in outside.dial {
-            tokio::spawn(self.clone().connect(address));
+        for (address, way) in outside.dial {
+            tokio::spawn(self.clone().connect(address, way));
         }
         if let Some(dht) = &self.dht {
             outside.dht_nodes.into_iter().for_each(|address| dht.add_node(address));
@@ -331,16 +341,27 @@ impl Shared {
     }
 
     /// Dials, greets, and stays with the connection until it ends.
-    async fn connect(self: Arc<Self>, address: SocketAddr) {
-        let Some(permit) = self.network.connection() else {
-            return self.turn(|swarm, now| swarm.handle_dial_failed(now, address));
+    async fn connect(self: Arc<Self>, address: SocketAddr, way: Way) {
+        let fail = || {
+            self.turn(|swarm, now| match way {
+                Way::Any => swarm.handle_dial_failed(now, address),
+                Way::Punch => swarm.handle_punch_failed(now, address),
+            });
         };
+        let Some(permit) = self.network.connection() else { return fail() };
         let ours = self.our_handshake(self.origin.wire());
-        match self.network.paced(self.network.dialer.dial(address, &ours)).await {
+        let dialer = &self.network.dialer;
+        let dialled = self.network.paced(async {
+            match way {
+                Way::Any => dialer.dial(address, &ours).await,
+                Way::Punch => dialer.dial_by_utp(address, &ours).await,
+            }
+        });
+        match dialled.await {
             Ok((stream, theirs)) => self.attend(stream, address, true, theirs, permit).await,
             Err(e) => {
-                tracing::debug!(%address, error = %e, "could not connect");
-                self.turn(|swarm, now| swarm.handle_dial_failed(now, address));
+                tracing::debug!(%address, ?way, error = %e, "could not connect");
+                fail();
             }
         }
     }
@@ -356,7 +377,8 @@ impl Shared {
     ) {
         let signal = Arc::new(Signal::default());
         let v2 = self.info_hash().as_v2().is_some_and(|hash| hash.truncated() == theirs.info_hash);
-        let new = NewPeer { address, outgoing, id: theirs.peer_id, reserved: theirs.reserved, v2 };
+        let utp = stream.is_utp();
+        let new = NewPeer { address, outgoing, utp, id: theirs.peer_id, reserved: theirs.reserved, v2 };
         // The signal must stand before anybody can learn the key.
         let joined = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -374,7 +396,7 @@ impl Shared {
                 return;
             }
         };
-        let (encrypted, utp) = (stream.is_encrypted(), stream.is_utp());
+        let encrypted = stream.is_encrypted();
         tracing::debug!(%address, outgoing, encrypted, utp, "connected");
         let client = client_name(&theirs.peer_id, None);
         let _ = self.events.send(Event::PeerConnected { address, client, encrypted, utp });

@@ -191,6 +191,7 @@ impl Task {
             sequential: spec.torrent.sequential,
             super_seed: spec.torrent.super_seed,
             pex: spec.use_pex && !origin.is_private(),
+            holepunch: network.dialer.has_utp() && !origin.is_private(),
             many_per_address: false,
         };
         let mut swarm = Swarm::unknown(now, origin.info_hash(), config, random());

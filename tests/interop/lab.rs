@@ -26,6 +26,7 @@ pub enum Tool {
     Python,
     Libtorrent,
     Miniupnpd,
+    /// Routers that translate addresses.
     Nft,
     /// Networks of a test's own: root on Linux.
     Namespaces,

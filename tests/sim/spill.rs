@@ -107,6 +107,7 @@ impl Rig {
             sequential: seed.is_multiple_of(5),
             super_seed: false,
             pex: true,
+            holepunch: false,
             many_per_address: false,
         };
         let now = Instant::now();
@@ -185,7 +186,7 @@ impl Rig {
         self.joined += 1;
         let reserved = if fast { Reserved::NONE.with_fast() } else { Reserved::NONE };
         let address = SocketAddr::from((Ipv4Addr::new(93, 184, self.joined, 1), 6881));
-        let new = NewPeer { address, outgoing: false, id: PeerId([self.joined; 20]), reserved, v2: false };
+        let new = NewPeer { address, outgoing: false, utp: false, id: PeerId([self.joined; 20]), reserved, v2: false };
         let Ok(key) = self.swarm.handle_connected(self.now, new) else { return };
         let asked = VecDeque::new();
         self.peers.push(Remote { key, fast, choking: true, asked, receiving: None });

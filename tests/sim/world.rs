@@ -221,6 +221,7 @@ impl World {
                 sequential: false,
                 super_seed: false,
                 pex: true,
+                holepunch: false,
                 many_per_address: false,
             });
             let block_memory = config.block_memory.next_multiple_of(u64::from(BLOCK_LEN));
@@ -404,8 +405,8 @@ impl World {
         let reserved = Reserved::NONE.with_fast().with_extended();
         // An incoming connection comes from another port than the one it can be reached at.
         let from = SocketAddr::new(self.nodes[i].address.ip(), 40_000);
-        let there = NewPeer { address: from, outgoing: false, id: self.nodes[i].id, reserved, v2: false };
-        let here = NewPeer { address: to, outgoing: true, id: self.nodes[j].id, reserved, v2: false };
+        let there = NewPeer { address: from, outgoing: false, utp: false, id: self.nodes[i].id, reserved, v2: false };
+        let here = NewPeer { address: to, outgoing: true, utp: false, id: self.nodes[j].id, reserved, v2: false };
         let delay = Duration::from_micros(self.rng.u64(5_000..60_000));
         let (a, b) =
             (self.nodes[i].swarm.handle_connected(now, here), self.nodes[j].swarm.handle_connected(now, there));
@@ -503,7 +504,8 @@ impl World {
                     }
                     self.close(i, key);
                 }
-                Action::Have(_) => {}
+                // Nobody is behind a router.
+                Action::Have(_) | Action::Punch(_) => {}
                 // Of torrents that begin with an info-hash.
                 Action::Metadata(_) | Action::NoSuchMetadata | Action::MetadataMemory(_) | Action::PieceLayers(_) => {}
                 Action::Complete => self.nodes[i].completed = Some(self.now),
