@@ -126,7 +126,7 @@
 //! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `session/mod.rs` |
 //! | opening, preallocating, mapped files | `storage/mod.rs`, `storage/prepare.rs`, `storage/mapping.rs` |
 //! | hashing what lies on disk | `storage/check.rs`; of new torrents `storage/hash_files.rs` |
-//! | resume data | `resume.rs` (bytes), `storage/state_file.rs` (file), `torrent/saving.rs` (when, what to believe) |
+//! | resume data | `resume` (bytes, what may be claimed and believed), `storage/state_file.rs` (file), `torrent/saving.rs` (when) |
 //! | many hashes at once (SHA instructions, AVX-512) | `hash/lanes/` |
 //! | simulated swarms, real sockets, other clients | `tests/sim/`, `tests/loopback/`, `tests/interop/` |
 //!

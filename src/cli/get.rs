@@ -108,6 +108,7 @@ pub(super) fn job(
         extra_web_seeds: download.web_seeds.clone(),
         backend: options.disk.storage.map(Into::into).unwrap_or_default(),
         preallocate: download.preallocate.map(Into::into).unwrap_or_default(),
+        durability: download.durability.map(Into::into).unwrap_or_default(),
         overwrite: download.overwrite,
         seed,
         ..AddTorrent::new(origin, Place::Folder(dir))

@@ -73,6 +73,7 @@ pub(super) fn state_word(state: State) -> &'static str {
         State::Checking => "checking",
         State::Downloading => "downloading",
         State::Seeding => "seeding",
+        State::DiskError => "disk_error",
         State::Failed => "failed",
         State::Stopped => "stopped",
     }
@@ -157,6 +158,11 @@ pub(super) fn event(event: &Event) -> Option<(&'static str, Value)> {
             }),
         ),
         Event::Warning { message } => ("warning", json!({ "message": printable(message) })),
+        Event::DiskError(failure) => {
+            let path = failure.path.as_ref().map(|path| path.to_string_lossy());
+            ("disk_error", json!({ "message": printable(&failure.message), "path": path }))
+        }
+        Event::DiskMended => ("disk_mended", json!({})),
         Event::Seeding => ("seeding", json!({})),
         // Added, complete and failed are told by whoever adds torrents and waits for them, so none is ever missed.
         Event::Added { .. } | Event::Complete | Event::Failed(_) | Event::Stopped => return None,

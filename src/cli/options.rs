@@ -11,7 +11,7 @@ use super::quantity::{Limit, parse_duration, parse_limit};
 use crate::metainfo::{Speaks, WebSeedUrl};
 use crate::net::egress::Egress;
 use crate::net::proxy::Proxy;
-use crate::session::Encryption;
+use crate::session::{Durability, Encryption};
 use crate::storage::{Backend, Preallocate};
 
 /// Options of `get` and `seed`.
@@ -188,6 +188,9 @@ pub(super) struct DownloadOptions {
     /// Whether disk space is taken before the first byte, or as data comes [default: full]
     #[arg(long, value_name = "HOW", hide_short_help = true)]
     pub(super) preallocate: Option<PreallocateChoice>,
+    /// Whether what was fetched is synced before it is claimed, or checked at the next start [default: sync]
+    #[arg(long, value_name = "HOW", hide_short_help = true)]
+    pub(super) durability: Option<DurabilityChoice>,
     /// When complete, seed until stopped
     #[arg(long)]
     pub(super) seed: bool,
@@ -228,6 +231,24 @@ impl From<PreallocateChoice> for Preallocate {
         match choice {
             PreallocateChoice::Full => Self::Full,
             PreallocateChoice::Sparse => Self::Sparse,
+        }
+    }
+}
+
+/// [`Durability`], as written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DurabilityChoice {
+    /// Synced now and then, so that a loss of power costs half a minute
+    Sync,
+    /// Never synced, so that what was fetched is hashed again at the next start
+    Lazy,
+}
+
+impl From<DurabilityChoice> for Durability {
+    fn from(choice: DurabilityChoice) -> Self {
+        match choice {
+            DurabilityChoice::Sync => Self::Sync,
+            DurabilityChoice::Lazy => Self::Lazy,
         }
     }
 }
@@ -389,6 +410,7 @@ layer!(DownloadOptions {
     timeout,
     overwrite,
     preallocate,
+    durability,
     seed
 });
 layer!(GetOptions { download, network, goal, disk });

@@ -154,7 +154,7 @@ fn beside_bar(status: &Status, look: Look, room: usize) -> String {
     let downloading = status.state == State::Downloading;
     let cause = cause(status);
     // Importance, lower is more; in the order of the line.
-    let mut parts = vec![(if downloading { 5 } else { 0 }, state_word(status.state).to_owned())];
+    let mut parts = vec![(if downloading { 5 } else { 0 }, state_shown(status.state))];
     if status.state == State::Metadata {
         parts.push((2, count(status.peers, "peer")));
     } else if status.state != State::Checking {
@@ -177,6 +177,11 @@ fn beside_bar(status: &Status, look: Look, room: usize) -> String {
             _ => return line,
         };
     }
+}
+
+/// A state in one or two words.
+fn state_shown(state: State) -> String {
+    state_word(state).replace('_', " ")
 }
 
 /// A rate in at most nine columns: three digits say enough of something that changes all the time.
@@ -208,11 +213,11 @@ fn short_time(time: Duration) -> String {
 pub(super) fn plain_line(name: &str, status: &Status) -> String {
     let (done, total) = fraction(status);
     if status.state == State::Metadata {
-        let mut parts = vec![state_word(status.state).to_owned(), count(status.peers, "peer")];
+        let mut parts = vec![state_shown(status.state), count(status.peers, "peer")];
         parts.extend(cause(status).map(|c| format!("({c})")));
         return format!("{name}: {}", parts.join(", "));
     }
-    let mut parts = vec![format!("{} {}", state_word(status.state), percent(done, total))];
+    let mut parts = vec![format!("{} {}", state_shown(status.state), percent(done, total))];
     parts.push(format!("{} of {}", bytes(done), bytes(total)));
     if status.state != State::Checking {
         parts.push(format!("{}/{} pieces", status.have_pieces, status.piece_count));
@@ -241,7 +246,7 @@ fn cause(status: &Status) -> Option<String> {
         State::Downloading => status.down_rate > 0,
         State::Checking => true,
         State::Seeding => status.up_rate > 0 || status.peers > 0,
-        State::Failed | State::Stopped => false,
+        State::DiskError | State::Failed | State::Stopped => false,
     };
     status.cause.as_deref().filter(|_| !moving).map(crate::base::printable)
 }

@@ -290,6 +290,12 @@ impl Reporter {
         match event {
             Event::Complete => self.complete(index),
             Event::Metadata(metainfo) => self.described(index, &metainfo.info),
+            Event::DiskError(failure) => {
+                screen::message(format_args!("gannet: {}", crate::base::printable(&failure.message)));
+            }
+            Event::DiskMended if self.view != View::Quiet => {
+                screen::message(format_args!("{}: the disk works again", subject.name));
+            }
             Event::Warning { message } if self.view != View::Quiet => {
                 let message = crate::base::printable(message);
                 screen::message(format_args!("gannet: warning: {}: {message}", subject.name));

@@ -64,7 +64,7 @@ impl Progress {
             status.metadata.map_or(0, |m| u64::from(m.pieces)) + u64::from(status.hashes.map_or(0, |h| h.0));
         let mark = [useful, status.have_bytes, status.checked_bytes, described];
         let moved = mark.iter().zip(&self.mark).any(|(now, before)| now > before);
-        if moved || !matches!(status.state, State::Metadata | State::Downloading | State::Checking) {
+        if moved || matches!(status.state, State::Seeding | State::Failed | State::Stopped) {
             self.at = now;
         }
         self.mark.iter_mut().zip(mark).for_each(|(highest, now)| *highest = now.max(*highest));
@@ -292,11 +292,13 @@ pub(super) fn no_progress(name: &str, patience: Duration, status: &Status) -> Fa
         0 => "no peers".to_owned(),
         n => format!("{} connected, and none of them sends", super::progress::count(n, "peer")),
     });
-    Failure::network(format!(
-        "{name}: no progress for {}: {}; run the same command again to go on, or add peers with --peer or --tracker",
-        duration(patience),
-        crate::base::printable(&cause)
-    ))
+    let (code, advice) = match status.state {
+        State::DiskError => (Code::Disk, ""),
+        _ => (Code::Network, ", or add peers with --peer or --tracker"),
+    };
+    let (patience, cause) = (duration(patience), crate::base::printable(&cause));
+    let message = format!("{name}: no progress for {patience}: {cause}; run the same command again to go on{advice}");
+    Failure::new(code, message)
 }
 
 /// Stops the session; a signal meanwhile ends the process at once.

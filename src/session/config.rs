@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::net::dht::DhtConfig;
 use crate::net::egress::Egress;
@@ -16,6 +17,9 @@ const MAX_PEERS: usize = 100;
 
 /// Bytes of blocks that may wait to be verified and written, unless said otherwise.
 const BLOCK_MEMORY: u64 = 64 << 20;
+
+/// From a failure of the disk to the next try, unless said otherwise.
+const DISK_RETRY: Duration = Duration::from_secs(5);
 
 /// What all torrents of a session share.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct Config {
     pub ip_filter: Arc<IpFilter>,
     /// Disk threads; `None` is one per core.
     pub disk_threads: Option<usize>,
+    /// From a failure of the disk to the next try; doubled each time, up to ten minutes. Four times that while it is full.
+    pub disk_retry: Duration,
 }
 
 impl Config {
@@ -89,6 +95,7 @@ impl Config {
             egress: Egress::default(),
             ip_filter: Arc::default(),
             disk_threads: None,
+            disk_retry: DISK_RETRY,
         }
     }
 }

@@ -39,8 +39,8 @@ pub use crate::swarm::IpFilter;
 use crate::sys::open_file_limit;
 use crate::torrent::{self, Network, RateLimits, Spec};
 pub use crate::torrent::{
-    AddTorrent, Choice, Choose, End, Event, Failure, Fault, MetadataProgress, Origin, Place, SeedGoal, Selected, State,
-    Status, Torrent, TrackerReport, WebSeedReport, WebSeedState,
+    AddTorrent, Choice, Choose, Durability, End, Event, Failure, Fault, MetadataProgress, Origin, Place, SeedGoal,
+    Selected, State, Status, Torrent, TrackerReport, WebSeedReport, WebSeedState,
 };
 use crate::wire::mse::torrent_mark;
 
@@ -191,6 +191,7 @@ impl Session {
             use_web_seeds: inner.config.web_seeds,
             max_peers: inner.config.max_peers,
             block_memory: inner.config.block_memory,
+            disk_retry: inner.config.disk_retry,
             state_dir: inner.config.state_dir.clone(),
             listen: inner.addresses.clone(),
             dht: self.dht().filter(|_| !add.origin.is_private()).cloned(),

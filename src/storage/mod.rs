@@ -21,6 +21,7 @@ mod hash_files;
 mod layout;
 mod lend;
 mod mapping;
+mod mend;
 mod open_files;
 mod prepare;
 mod read;
@@ -43,6 +44,7 @@ pub use file_map::{FileMap, Overlap, Placed, Span, Spans, Target};
 pub use hash_files::{FileToHash, PieceHashes, PieceToHash, hash_files};
 pub use layout::{Layout, LayoutFile, Options, Place, path_below};
 pub use lend::{Lending, Lent, READ_AHEAD, SendSpan, Window};
+pub use mend::Mended;
 pub use scan::Progress;
 
 use crate::base::{Geometry, PieceIndex};
@@ -102,6 +104,8 @@ struct FileState {
     allocated: AtomicBool,
     /// Written to since the last sync, and so in `Unsynced`.
     dirty: AtomicBool,
+    /// Something was wrong with it that may have taken bytes away.
+    suspect: AtomicBool,
     /// Which file it was when it was first opened; 0 before. Another one under its name is never used.
     inode: AtomicU64,
 }
@@ -178,14 +182,14 @@ impl Storage {
                 in_part: false,
                 allocated: AtomicBool::new(false),
                 dirty: AtomicBool::new(false),
+                suspect: AtomicBool::new(false),
                 inode: AtomicU64::new(0),
             };
             if !file.pad && !options.read_only {
                 let found = dir.file_len(&state.path);
                 let found = found.map_err(|e| StorageError::new(dir.path().join(&state.path), "use", e))?;
                 if state.wanted && !options.overwrite && found.is_some_and(|len| len > state.length) {
-                    let why = "it is longer than in the torrent; move it away, or allow overwriting";
-                    return Err(StorageError::changed(dir.path().join(&state.path), "use the file", why));
+                    return Err(StorageError::changed(dir.path().join(&state.path), "use the file", prepare::TOO_LONG));
                 }
                 // An unwanted file that is there in full is as good a place as the wanted ones.
                 state.in_part = !state.wanted && found != Some(state.length);
@@ -287,7 +291,18 @@ impl Storage {
     }
 
     fn error(&self, number: u32, operation: &'static str, source: impl Into<io::Error>) -> StorageError {
-        StorageError::new(self.dir.path().join(self.name(number)), operation, source)
+        let error = StorageError::new(self.dir.path().join(self.name(number)), operation, source);
+        if matches!(error.kind(), ErrorKind::Changed | ErrorKind::Missing)
+            && let Some(file) = self.files.get(number as usize)
+        {
+            file.suspect.store(true, Ordering::Release);
+        }
+        error
+    }
+
+    /// As [`StorageError::changed`], of file number `number`.
+    fn changed(&self, number: u32, operation: &'static str, why: &'static str) -> StorageError {
+        self.error(number, operation, io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
     fn dirty(&self, number: u32) -> &AtomicBool {

@@ -7,6 +7,9 @@ use super::write::MIN_MAPPED;
 use super::{Backend, Choice, Options, Preallocate, Storage, StorageError};
 use crate::sys::{self, Access, Allocation, Dir, FileSystem};
 
+/// Why a file is not used.
+pub(super) const TOO_LONG: &str = "it is longer than in the torrent; move it away, or allow overwriting";
+
 /// The back end for a folder: maps only where they are known to be safe and no slower (preallocated files on a local
 /// file system), else `pwrite`.
 pub(super) fn choose(dir: &Dir, options: &Options) -> Choice {
@@ -53,6 +56,9 @@ impl Storage {
             }
             let found = self.dir.file_len(&file.path).map_err(|e| self.error(number, "use", e))?;
             if found.is_some_and(|len| len > file.length) {
+                if !self.options.overwrite {
+                    return Err(self.changed(number, "use the file", TOO_LONG));
+                }
                 self.cut(number, file.length)?;
             }
             if file.length == 0 {

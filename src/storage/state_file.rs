@@ -6,7 +6,7 @@
 //!
 //! At every moment `NAME` or `NAME.bak` is a whole generation. [`load`] takes the newest that its reader accepts.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,54 +22,97 @@ pub enum Generation {
     Previous,
 }
 
-/// Replaces the file at `path`, and keeps what was there as `.bak`. Its folder is made if it is not there. One save of
-/// the same path at a time.
-///
-/// # Errors
-/// As the system says; the file is then what it was, or is found by [`load`] as the one before.
-pub fn save(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let fail = |operation| move |e: io::Error| StorageError::new(path, operation, e);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(fail("make its folder"))?;
-    let temporary = beside(path, ".tmp");
-    write_synced(&temporary, bytes).map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        StorageError::new(path, "save", e)
-    })?;
-    match fs::rename(path, beside(path, ".bak")) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail("save")(e)),
-        _ => {}
-    }
-    fs::rename(&temporary, path).map_err(fail("save"))?;
-    sync_folder(folder).map_err(fail("sync its folder"))
+/// What a folder has to be able to do to keep state; each call as the system's call of the same kind.
+pub trait Folder {
+    /// Makes or replaces a file, and syncs its contents.
+    ///
+    /// # Errors
+    /// As the system says. There may be a part of the file then.
+    fn write_synced(&mut self, name: &OsStr, bytes: &[u8]) -> io::Result<()>;
+
+    /// Gives a file another name, in place of the one that had it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename(&mut self, from: &OsStr, to: &OsStr) -> io::Result<()>;
+
+    /// Syncs the names in the folder.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Reads a file that is no longer than `max_len` bytes.
+    ///
+    /// # Errors
+    /// As the system says, and for a longer one.
+    fn read(&self, name: &OsStr, max_len: u64) -> io::Result<Vec<u8>>;
 }
 
-/// Reads the file at `path`, or the generation before it: the first that is there, is no longer than `max_len` bytes and
-/// that `parse` accepts. None if there is none at all.
+/// Replaces the file `name` in `folder`, and keeps what was there as `.bak`. One save of the same name at a time.
+///
+/// # Errors
+/// As the system says; the file is then what it was, or is found by [`load_from`] as the one before.
+pub fn save_in(folder: &mut impl Folder, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
+    let temporary = beside(name, ".tmp");
+    folder.write_synced(&temporary, bytes)?;
+    match folder.rename(name, &beside(name, ".bak")) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    folder.rename(&temporary, name)?;
+    folder.sync()
+}
+
+/// Reads the file `name` in `folder`, or the generation before it: the first that is there, is no longer than `max_len`
+/// bytes and that `parse` accepts. None if there is none at all.
 ///
 /// # Errors
 /// What `parse` said of the newest, if it accepts neither; else `None` for files that cannot be read, which is logged.
+pub fn load_from<T, E: std::fmt::Display>(
+    folder: &impl Folder,
+    name: &OsStr,
+    max_len: u64,
+    parse: impl Fn(&[u8]) -> Result<T, E>,
+) -> Result<Option<(T, Generation)>, E> {
+    let mut first_error = None;
+    for (name, generation) in [(name.to_owned(), Generation::Current), (beside(name, ".bak"), Generation::Previous)] {
+        match folder.read(&name, max_len) {
+            Ok(bytes) => match parse(&bytes) {
+                Ok(value) => return Ok(Some((value, generation))),
+                Err(e) => {
+                    tracing::warn!(name = %name.display(), "not used: {e}");
+                    first_error.get_or_insert(e);
+                }
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => tracing::warn!(name = %name.display(), "cannot be read: {e}"),
+        }
+    }
+    first_error.map_or(Ok(None), Err)
+}
+
+/// [`save_in`] the folder of `path`, which is made if it is not there.
+///
+/// # Errors
+/// As [`save_in`].
+pub fn save(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let (mut folder, name) = place(path);
+    fs::create_dir_all(&folder.0).map_err(|e| StorageError::new(path, "make its folder", e))?;
+    save_in(&mut folder, name, bytes).map_err(|e| StorageError::new(path, "save", e))
+}
+
+/// [`load_from`] the folder of `path`.
+///
+/// # Errors
+/// As [`load_from`].
 pub fn load<T, E: std::fmt::Display>(
     path: &Path,
     max_len: u64,
     parse: impl Fn(&[u8]) -> Result<T, E>,
 ) -> Result<Option<(T, Generation)>, E> {
-    let mut first_error = None;
-    for (path, generation) in [(path.to_path_buf(), Generation::Current), (beside(path, ".bak"), Generation::Previous)]
-    {
-        match read_bounded(&path, max_len) {
-            Ok(bytes) => match parse(&bytes) {
-                Ok(value) => return Ok(Some((value, generation))),
-                Err(e) => {
-                    tracing::warn!(path = %path.display(), "not used: {e}");
-                    first_error.get_or_insert(e);
-                }
-            },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => tracing::warn!(path = %path.display(), "cannot be read: {e}"),
-        }
-    }
-    first_error.map_or(Ok(None), Err)
+    let (folder, name) = place(path);
+    load_from(&folder, name, max_len, parse)
 }
 
 /// Removes the file and the generation before it.
@@ -77,7 +120,8 @@ pub fn load<T, E: std::fmt::Display>(
 /// # Errors
 /// As the system says; that there was none is no error.
 pub fn remove(path: &Path) -> Result<(), StorageError> {
-    for path in [path.to_path_buf(), beside(path, ".bak"), beside(path, ".tmp")] {
+    for ending in ["", ".bak", ".tmp"] {
+        let path = path.with_file_name(beside(path.file_name().unwrap_or_default(), ending));
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StorageError::new(path, "remove", e)),
             _ => {}
@@ -86,37 +130,57 @@ pub fn remove(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+fn beside(name: &OsStr, ending: &str) -> OsString {
+    let mut name = name.to_owned();
     name.push(ending);
-    path.with_file_name(name)
+    name
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    crate::sys::private(&mut options);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
+fn place(path: &Path) -> (Real, &OsStr) {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    (Real(folder.to_owned()), path.file_name().unwrap_or_default())
 }
 
-fn read_bounded(path: &Path, max_len: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > max_len {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no file, or too long"));
+/// A folder of the system's.
+struct Real(PathBuf);
+
+impl Folder for Real {
+    fn write_synced(&mut self, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
+        let path = self.0.join(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        crate::sys::private(&mut options);
+        let written = options.open(&path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_data()
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        written
     }
-    let mut bytes = Vec::new();
-    file.take(max_len).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some file systems cannot sync folders.
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
+    fn rename(&mut self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        match File::open(&self.0)?.sync_all() {
+            // Some file systems cannot sync folders.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        }
+    }
+
+    fn read(&self, name: &OsStr, max_len: u64) -> io::Result<Vec<u8>> {
+        let file = File::open(self.0.join(name))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() > max_len {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no file, or too long"));
+        }
+        let mut bytes = Vec::new();
+        file.take(max_len).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -126,6 +190,10 @@ mod tests {
 
     fn whole(bytes: &[u8]) -> Result<Vec<u8>, String> {
         bytes.strip_prefix(b"ok ").map(<[u8]>::to_vec).ok_or_else(|| "damaged".into())
+    }
+
+    fn beside(path: &Path, ending: &str) -> PathBuf {
+        path.with_file_name(super::beside(path.file_name().unwrap(), ending))
     }
 
     fn load_text(path: &Path) -> Result<Option<(Vec<u8>, Generation)>, String> {

@@ -83,7 +83,7 @@ impl Storage {
                 } else {
                     "the file was removed while in use"
                 };
-                Err(StorageError::changed(self.dir.path().join(self.name(number)), "sync", why))
+                Err(self.changed(number, "sync", why))
             }
         }
     }

@@ -103,8 +103,7 @@ impl Storage {
         }
         let found = open.file.metadata().map_err(|e| self.error(number, "write", e))?.len();
         if found < length {
-            let path = self.dir.path().join(self.name(number));
-            return Err(StorageError::changed(path, "write", "the file was cut while in use"));
+            return Err(self.changed(number, "write", "the file was cut while in use"));
         }
         sys::write_at(&open.file, slices, offset).map_err(|e| self.error(number, "write", e))
     }

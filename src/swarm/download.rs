@@ -191,7 +191,7 @@ impl Swarm {
         }
     }
 
-    fn on_good(&mut self, now: Instant, piece: PieceIndex, origins: &Origins, blocks: &[BlockBuf]) {
+    pub(super) fn on_good(&mut self, now: Instant, piece: PieceIndex, origins: &Origins, blocks: &[BlockBuf]) {
         if !self.picker.verified(piece) {
             return;
         }
@@ -265,7 +265,11 @@ impl Swarm {
     /// Asks `key` for as many blocks as its window and the memory have room for.
     pub(super) fn refill(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.at(key) else { return };
-        if peer.wanted == 0 || peer.snubbed || self.stopping || peer.pause_until.is_some_and(|until| now < until) {
+        if peer.wanted == 0
+            || peer.snubbed
+            || self.fetches_nothing()
+            || peer.pause_until.is_some_and(|until| now < until)
+        {
             return;
         }
         if peer.peer_choking && peer.allowed_in.is_empty() {

@@ -225,7 +225,7 @@ impl Swarm {
 
     /// Begins as many fetches as web seeds and memory allow.
     pub(super) fn fetch_more(&mut self, now: Instant) {
-        if self.stopping || self.picker.is_complete() {
+        if self.fetches_nothing() || self.picker.is_complete() {
             return;
         }
         self.web_seeds.starved = false;

@@ -98,7 +98,7 @@ impl Swarm {
     }
 
     /// Everything of an open piece is missing again.
-    fn drop_partial(&mut self, piece: PieceIndex) {
+    pub(super) fn drop_partial(&mut self, piece: PieceIndex) {
         self.picker.abandon(piece);
         for buf in self.partials.remove(&piece).into_iter().flat_map(PartialPiece::into_blocks) {
             self.pool.give(buf);
@@ -110,7 +110,7 @@ impl Swarm {
         // What the disk threads have comes back.
         let coming = self.spare() + self.at_disk;
         let ceiling = self.pool.ceiling();
-        if coming >= (ceiling / 4).max(1) || self.stopping {
+        if coming >= (ceiling / 4).max(1) || self.fetches_nothing() {
             return;
         }
         if !self.is_tight() && self.picker.open_missing_blocks() <= self.pool.left() + self.at_disk {

@@ -17,6 +17,7 @@
 //! | `describe` | pieces of the info dictionary and hashes of pieces, asked for and given |
 //! | `ahead` | laying reads out for the blocks to come |
 //! | `fetch` | what is fetched from web seeds |
+//! | `disk` | a disk that fails, pieces that were lost |
 //! | `memory` | how many blocks may be asked for, what is written early to make room |
 //! | `rebalance` | moving requests from long queues to idle peers |
 //! | `upload` | their requests, who is choked |
@@ -37,6 +38,7 @@ pub mod candidates;
 pub mod choker;
 mod connect;
 mod describe;
+mod disk;
 mod download;
 mod early;
 mod fetch;
@@ -281,6 +283,8 @@ pub struct Swarm {
     dialling: usize,
     /// No new connections and no new requests.
     stopping: bool,
+    /// No new requests, because the disk takes nothing.
+    paused: bool,
     completed: bool,
     totals: look::Counters,
     next_tick: Instant,
@@ -359,6 +363,7 @@ impl Swarm {
             first_refilled: 0,
             dialling: 0,
             stopping: false,
+            paused: false,
             completed,
             totals: look::Counters::new(now),
             next_tick: now + tick::TICK,

@@ -25,7 +25,7 @@ const MAX_AT_ONCE: usize = 64;
 
 impl Swarm {
     pub(super) fn rebalance(&mut self, now: Instant) {
-        if self.stopping || self.picker.is_complete() {
+        if self.fetches_nothing() || self.picker.is_complete() {
             return;
         }
         let idle = |(_, peer): &(PeerKey, &super::peer::Peer)| {

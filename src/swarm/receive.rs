@@ -229,7 +229,7 @@ impl Swarm {
     /// Tells the peer whether we are interested, when that has changed.
     pub(super) fn update_interest(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.at_mut(key) else { return };
-        let interested = peer.wanted > 0 && !self.stopping;
+        let interested = peer.wanted > 0 && !(self.stopping || self.paused);
         if peer.am_interested == interested {
             return;
         }

@@ -13,6 +13,7 @@ use super::web_seed::WebSeeds;
 use super::{Event, Failure, Fault, Inner, Origin, Phase, Spec, metadata};
 use crate::disk::DiskPool;
 use crate::metainfo::Metainfo;
+use crate::resume::Ledger;
 use crate::storage::Progress;
 use crate::swarm::Source;
 
@@ -135,10 +136,11 @@ impl Task {
 
     /// The files are open.
     pub(super) fn open(&mut self, opened: Opened) {
-        let Opened { storage, have, saved } = opened;
+        let Opened { storage, have, lasting, saved } = opened;
         let priorities = opening::priorities(storage.geometry(), &storage);
         self.missing = opening::missing_pieces(&storage, &have);
         self.saved = saved;
+        self.ledger = Some(Ledger::new(lasting));
         self.shared.open(storage, &have, &priorities);
     }
 

@@ -20,6 +20,8 @@ pub enum State {
     Downloading,
     /// All that is wanted is there and verified.
     Seeding,
+    /// The disk takes or gives nothing, as [`Status::cause`] tells. What is there is seeded, and it goes on by itself.
+    DiskError,
     /// Given up because of an error, which [`Status::cause`] tells.
     Failed,
     /// Asked to stop.
@@ -173,6 +175,10 @@ pub enum Event {
         /// One line.
         message: String,
     },
+    /// The disk failed. Told once, until it works again.
+    DiskError(Failure),
+    /// The disk works again.
+    DiskMended,
     /// All that is wanted is there and verified.
     Complete,
     /// It is seeding.

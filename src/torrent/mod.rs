@@ -10,6 +10,7 @@
 //! opening   open the files ─► what is on disk? (resume data, else hashing) ─► take the space
 //! task      one per torrent: verdicts of the disk threads, time, trackers, saving, stopping
 //! conn      one per connection: socket ◄─► swarm, under a short lock per turn
+//! trouble   the disk fails, and works again
 //! reach     what a router has made of our ports, and who is told
 //! web_seed  one per fetch from a web seed: HTTP ─► swarm
 //! shared    the swarm behind its lock, and how its actions are carried out
@@ -31,6 +32,7 @@ mod shared;
 mod spec;
 mod task;
 mod trackers;
+mod trouble;
 mod upload;
 mod web_plan;
 mod web_seed;
@@ -46,7 +48,7 @@ pub use event::{Event, MetadataProgress, State, Status, TrackerReport, WebSeedRe
 pub use failure::{Failure, Fault};
 pub use limits::{RateLimit, RateLimits};
 pub use network::Network;
-pub use spec::{AddTorrent, Choice, Choose, Origin, SeedGoal, Selected, Spec};
+pub use spec::{AddTorrent, Choice, Choose, Durability, Origin, SeedGoal, Selected, Spec};
 
 pub use crate::storage::Place;
 
@@ -85,6 +87,8 @@ struct Inner {
     /// Bytes of the wanted files, and those of them that are verified.
     wanted_bytes: AtomicU64,
     have_bytes: AtomicU64,
+    /// What is wrong with the disk.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Where the torrent is in its life, with what there is to see of it.
@@ -146,6 +150,7 @@ pub fn start(spec: Spec, disk: Arc<DiskPool>, network: Arc<Network>, trackers: T
         outcome: watch::Sender::new(Outcome::Running),
         wanted_bytes: AtomicU64::new(0),
         have_bytes: AtomicU64::new(0),
+        trouble: Mutex::default(),
     });
     tokio::spawn(task::run(inner.clone(), spec, disk, network, trackers, progress));
     Torrent { inner }
@@ -236,6 +241,13 @@ impl Torrent {
         Some(shared.our_handshake(info_hash))
     }
 
+    /// More peers to try, as [`AddTorrent::peers`]. Nothing happens before it is running, or after its end.
+    pub fn add_peers(&self, peers: &[SocketAddr]) {
+        if let Some(shared) = self.inner.shared() {
+            shared.turn(|swarm, now| swarm.handle_candidates(now, crate::swarm::Source::Manual, peers));
+        }
+    }
+
     /// Another filter of addresses: connections with those on it are closed. One that is still being opened takes that of
     /// the [`Network`] when it begins.
     pub fn set_ip_filter(&self, ip_filter: &Arc<IpFilter>) {
@@ -253,6 +265,10 @@ impl Torrent {
 }
 
 impl Inner {
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
     fn shared(&self) -> Option<Arc<Shared>> {
         match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
             Phase::Running(shared) | Phase::Opening(shared, _) => Some(shared.clone()),
@@ -298,6 +314,7 @@ impl Inner {
             Phase::Running(shared) => (shared.clone(), None),
         };
         let dht_nodes = shared.dht.as_ref().map(DhtClient::node_count);
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (totals, have_pieces, complete, open) = shared.turn_quietly(|swarm| {
             (swarm.totals(Instant::now()), swarm.have().count(), swarm.is_complete(), swarm.is_open())
         });
@@ -305,6 +322,7 @@ impl Inner {
         (status.state, status.cause) = match (checking, open) {
             (Some(_), _) => (State::Checking, None),
             (None, false) => (State::Metadata, Some(early_cause(&totals, dht_nodes))),
+            (None, true) if trouble.is_some() => (State::DiskError, trouble),
             (None, true) if complete => (State::Seeding, None),
             (None, true) => (State::Downloading, cause(&totals, dht_nodes)),
         };

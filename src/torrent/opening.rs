@@ -9,6 +9,7 @@ use super::shared::expected;
 use super::{Failure, Fault, Inner, Spec};
 use crate::base::{Bitfield, Geometry, PieceIndex};
 use crate::metainfo::Info;
+use crate::resume::Believed;
 use crate::storage::{Checked, ErrorKind, Layout, Options, PieceState, Place, Progress, Storage, StorageError, check};
 use crate::swarm::Priority;
 
@@ -20,6 +21,8 @@ pub(super) struct Opened {
     pub(super) storage: Arc<Storage>,
     /// Verified pieces.
     pub(super) have: Bitfield,
+    /// Those of them that are known to outlive a loss of power.
+    pub(super) lasting: Bitfield,
     pub(super) saved: Saved,
 }
 
@@ -30,7 +33,7 @@ impl From<StorageError> for Failure {
             ErrorKind::ReadOnly | ErrorKind::Permission => "; choose another folder, or change its permissions",
             _ => "",
         };
-        Self { fault: Fault::Disk, message: format!("{error}{advice}"), path: Some(error.path) }
+        Self::from_disk(error, advice)
     }
 }
 
@@ -48,13 +51,18 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
     let state_path = state_path(spec, info);
-    let (mut saved, known) = saving::load(&state_path, info, &storage);
+    let (mut saved, believed) = saving::load(&state_path, info, &storage);
     let hashed = spec.torrent.hashed_since.and_then(|since| saving::just_hashed(since, info, &storage));
-    let trusted = hashed.or(known);
-    let have = match trusted {
-        Some(trusted) => recheck(info, &storage, trusted, progress)?,
-        None => full_check(info, &storage, progress)?,
+    let nothing = Bitfield::new(info.geometry().piece_count());
+    let (have, lasting) = match (hashed, believed) {
+        (Some(hashed), _) => (recheck(info, &storage, hashed, progress)?.0, nothing),
+        (None, Some(believed)) => recheck(info, &storage, believed, progress)?,
+        (None, None) => (full_check(info, &storage, progress)?, nothing),
     };
+    if have.has_more_than(&lasting) {
+        // What an earlier run wrote, or somebody else, may be in the system's memory only.
+        storage.sync_all_next();
+    }
     if read_only && have.is_none() {
         let path = storage.path();
         let message = format!("{}: none of the torrent's data is there", path.display());
@@ -64,31 +72,38 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
     tracing::info!(name = info.name(), backend = ?storage.backend(), reason = storage.backend_reason(), "storage");
     inner.have_bytes.store(bytes_of(&storage, have.iter()), Ordering::Relaxed);
     saved.path = state_path;
-    Ok(Opened { storage: Arc::new(storage), have, saved })
+    Ok(Opened { storage: Arc::new(storage), have, lasting, saved })
 }
 
 fn state_path(spec: &Spec, info: &Info) -> PathBuf {
     spec.state_dir.join(format!("{}.resume", info.info_hash()))
 }
 
-/// Believes what a clean state and unchanged files prove, and hashes the rest.
-fn recheck(info: &Info, storage: &Storage, trusted: saving::Trusted, progress: &Progress) -> Result<Bitfield, Failure> {
-    let mut have = trusted.have;
-    if !trusted.clean {
-        let sample = sample(&have);
+/// Believes what a clean state and unchanged files prove, and hashes the rest. Returns the pieces that are there, and
+/// those of them that were synced.
+fn recheck(
+    info: &Info,
+    storage: &Storage,
+    believed: Believed,
+    progress: &Progress,
+) -> Result<(Bitfield, Bitfield), Failure> {
+    let Believed { have: lasting, doubtful, clean } = believed;
+    if !clean {
+        let sample = sample(&lasting);
         if run_check(info, storage, Some(&sample), progress)?.have.count() < sample.count() {
             tracing::warn!("resume data claims what is not on disk: everything is checked");
-            return full_check(info, storage, progress);
+            return Ok((full_check(info, storage, progress)?, Bitfield::new(lasting.len())));
         }
     }
-    if trusted.doubtful.is_none() {
+    let mut have = lasting.clone();
+    if doubtful.is_none() {
         progress.bytes.store(wanted_bytes(storage), Ordering::Relaxed);
-        return Ok(have);
+        return Ok((have, lasting));
     }
-    for piece in run_check(info, storage, Some(&trusted.doubtful), progress)?.have.iter() {
+    for piece in run_check(info, storage, Some(&doubtful), progress)?.have.iter() {
         have.set(piece);
     }
-    Ok(have)
+    Ok((have, lasting))
 }
 
 /// Some of the pieces, spread evenly.

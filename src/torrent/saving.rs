@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::Bitfield;
 use crate::metainfo::Info;
-use crate::resume::{FileStamp, MAX_RESUME_LEN, ResumeData};
+use crate::resume::{Believed, FileNow, MAX_RESUME_LEN, ResumeData, believe};
 use crate::storage::{Storage, StorageError, state_file};
 
 /// Times of files are told in steps of the system's tick, and may lie so far before the time that a clock shows.
@@ -22,22 +22,12 @@ pub(super) struct Saved {
     pub(super) peers: Vec<std::net::SocketAddr>,
 }
 
-/// What an earlier run says is there.
-pub(super) struct Trusted {
-    /// Pieces to be believed (after a sample, if not `clean`).
-    pub(super) have: Bitfield,
-    /// Pieces that may be there, and have to be hashed to know.
-    pub(super) doubtful: Bitfield,
-    /// The run ended in good order.
-    pub(super) clean: bool,
-}
-
 pub(super) fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Reads the state of an earlier run. Without one, or with one that cannot be believed, everything has to be hashed.
-pub(super) fn load(path: &Path, info: &Info, storage: &Storage) -> (Saved, Option<Trusted>) {
+pub(super) fn load(path: &Path, info: &Info, storage: &Storage) -> (Saved, Option<Believed>) {
     let fresh = Saved { added: seconds_since_1970(), ..Saved::default() };
     let Ok(Some((data, generation))) = state_file::load(path, MAX_RESUME_LEN as u64, ResumeData::from_bytes) else {
         return (fresh, None);
@@ -53,51 +43,29 @@ pub(super) fn load(path: &Path, info: &Info, storage: &Storage) -> (Saved, Optio
         peers: data.peers.clone(),
         path: PathBuf::new(),
     };
-    let clean = data.clean && generation == state_file::Generation::Current;
-    let Ok(now) = storage.file_identities() else { return (saved, None) };
-    if now.len() != data.files.len() {
-        return (saved, None);
-    }
-    // After a clean end a file must be as it was. Else it may have been written to since; its size and identity tell.
-    let unchanged = |then: &Option<FileStamp>, now: &Option<FileStamp>| match (then, now) {
-        (Some(then), Some(now)) => {
-            then.size == now.size && then.inode == now.inode && (!clean || then.mtime_ns == now.mtime_ns)
+    let Ok(now) = files_now(storage, &data) else { return (saved, None) };
+    let newest = generation == state_file::Generation::Current;
+    (saved, believe(&data, newest, &now, info.geometry()))
+}
+
+/// The files, and behind them the one that holds pieces of many.
+fn files_now(storage: &Storage, then: &ResumeData) -> Result<Vec<FileNow>, StorageError> {
+    let piece_length = storage.geometry().piece_length();
+    let files = (0u32..).zip(storage.file_identities()?).map(|(file, stamp)| {
+        let own = file < storage.file_count();
+        FileNow {
+            stamp,
+            pieces: own.then(|| storage.file_map().pieces_of(file, piece_length)),
+            // The bytes that a file shares with its neighbours' pieces lie elsewhere while it is not wanted.
+            moved: own && storage.file_path(file).is_some() && then.wants(file) != storage.is_wanted(file),
         }
-        (None, None) => true,
-        _ => false,
-    };
-    let mut have = data.have.clone();
-    let mut doubtful = Bitfield::new(have.len());
-    let geometry = info.geometry();
-    for (file, (then, now)) in (0u32..).zip(data.files.iter().zip(&now)) {
-        let pad = file < storage.file_count() && storage.file_path(file).is_none();
-        // The bytes that a file shares with its neighbours' pieces lie elsewhere while it is not wanted.
-        let moved = !pad && file < storage.file_count() && data.wants(file) != storage.is_wanted(file);
-        if unchanged(then, now) && !moved {
-            continue;
-        }
-        if file >= storage.file_count() {
-            // The part file holds pieces of many files.
-            return (saved, None);
-        }
-        for piece in storage.file_map().pieces_of(file, geometry.piece_length()) {
-            if let Ok(piece) = geometry.piece(piece) {
-                have.clear(piece);
-                doubtful.set(piece);
-            }
-        }
-    }
-    if !clean {
-        geometry.pieces().filter(|piece| !have.has(*piece)).for_each(|piece| {
-            doubtful.set(piece);
-        });
-    }
-    (saved, Some(Trusted { have, doubtful, clean }))
+    });
+    Ok(files.collect())
 }
 
 /// What is there if all of it was hashed, from `since` on: files that may have been written to after that are doubtful, and
 /// so are those that are not as long as they should be.
-pub(super) fn just_hashed(since: SystemTime, info: &Info, storage: &Storage) -> Option<Trusted> {
+pub(super) fn just_hashed(since: SystemTime, info: &Info, storage: &Storage) -> Option<Believed> {
     let since = i128::try_from(since.duration_since(UNIX_EPOCH).ok()?.saturating_sub(CLOCK_STEP).as_nanos()).ok()?;
     let geometry = info.geometry();
     let mut doubtful = Bitfield::new(geometry.piece_count());
@@ -113,7 +81,7 @@ pub(super) fn just_hashed(since: SystemTime, info: &Info, storage: &Storage) -> 
     geometry.pieces().filter(|piece| !doubtful.has(*piece)).for_each(|piece| {
         have.set(piece);
     });
-    Some(Trusted { have, doubtful, clean: true })
+    Some(Believed { have, doubtful, clean: true })
 }
 
 /// Writes the state. What it claims must have been synced before. Blocks: for a disk thread.

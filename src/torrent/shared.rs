@@ -10,15 +10,18 @@ use super::conn;
 use super::event::Event;
 use super::network::Network;
 use super::web_seed::WebSeeds;
-use crate::base::{Bitfield, InfoHash, PeerId, PeerKey, PieceIndex};
+use crate::base::{Bitfield, Block, InfoHash, PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
 use crate::hash::Expected;
 use crate::metainfo::{Info, Metainfo};
 use crate::net::dht::DhtClient;
 use crate::net::stream::Stream;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 use crate::swarm::{Action, CloseReason, Fetch, FullPiece, NewPeer, Priority, Spill, Swarm};
 use crate::wire::{Handshake, Reserved, client_name};
+
+/// Pieces that could not be read which the torrent's task hears of in one turn; peers ask for the others again.
+const MAX_UNREADABLE: usize = 64;
 
 /// How a connection's task is told things.
 #[derive(Debug, Default)]
@@ -55,6 +58,8 @@ struct Inner {
 pub(super) struct News {
     pub(super) pieces: Vec<PieceIndex>,
     pub(super) complete: bool,
+    /// Pieces that could not be read for a peer, each once.
+    pub(super) unreadable: Vec<(PieceIndex, StorageError)>,
     /// The info dictionary.
     pub(super) metadata: Option<Result<Vec<u8>, NoSuchMetadata>>,
     /// Bytes that would be of use for fetching it.
@@ -204,6 +209,19 @@ impl Shared {
     /// Looks at the swarm, or takes something out, in a way that decides nothing.
     pub(super) fn turn_quietly<R>(&self, f: impl FnOnce(&mut Swarm) -> R) -> R {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner).swarm)
+    }
+
+    /// Blocks that a peer has asked for could not be read.
+    pub(super) fn read_failed(self: &Arc<Self>, key: PeerKey, blocks: &[Block], error: StorageError) {
+        self.turn(|swarm, _| blocks.iter().for_each(|block| swarm.handle_read_failed(key, *block)));
+        let Some(piece) = blocks.first().map(|block| block.piece()) else { return };
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreadable = &mut inner.news.unreadable;
+        if unreadable.len() < MAX_UNREADABLE && !unreadable.iter().any(|(known, _)| *known == piece) {
+            unreadable.push((piece, error));
+        }
+        drop(inner);
+        self.wake.notify_one();
     }
 
     /// Takes the news of pieces and completion.

@@ -95,6 +95,16 @@ impl fmt::Debug for Choose {
     }
 }
 
+/// What may be lost when the power goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The last half minute: what is claimed to be there was synced before.
+    #[default]
+    Sync,
+    /// More: nothing is synced, and so what was fetched is hashed at the next start to know whether it is there.
+    Lazy,
+}
+
 /// A torrent to add, and how to treat it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -123,6 +133,8 @@ pub struct AddTorrent {
     pub preallocate: Preallocate,
     /// All of the data was hashed, from this time on, and was right: only files that were written to since are checked.
     pub hashed_since: Option<SystemTime>,
+    /// Whether what was fetched is made to outlive a loss of power.
+    pub durability: Durability,
     /// Whether existing files that resume data does not know may be overwritten where they are wrong. Without it they
     /// are checked, and a file longer than the torrent's is an error.
     pub overwrite: bool,
@@ -148,6 +160,7 @@ impl AddTorrent {
             backend: Backend::default(),
             preallocate: Preallocate::default(),
             hashed_since: None,
+            durability: Durability::default(),
             overwrite: false,
             seed: None,
             super_seed: false,
@@ -170,6 +183,8 @@ pub struct Spec {
     pub max_peers: usize,
     /// Bytes of blocks that may wait to be verified and written.
     pub block_memory: u64,
+    /// From a failure of the disk to the next try.
+    pub disk_retry: Duration,
     /// Where resume data is kept.
     pub state_dir: PathBuf,
     /// Where the session listens.

@@ -16,7 +16,8 @@ use super::reach::{dht_port, remapped};
 use super::saving::{self, Saved};
 use super::shared::{News, NoSuchMetadata, Shared};
 use super::trackers::Trackers;
-use super::{Event, Failure, Fault, Inner, Network, Outcome, Phase, Spec, State, ratio};
+use super::trouble::{Past, Trouble, mended};
+use super::{Durability, Event, Failure, Fault, Inner, Network, Outcome, Phase, Spec, State, ratio};
 use crate::base::{Bitfield, PieceIndex};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
 use crate::metainfo::Metainfo;
@@ -24,6 +25,7 @@ use crate::net::lsd::Membership;
 use crate::net::nat::Mappings;
 use crate::net::tracker::TrackerClient;
 use crate::net::web_seed::RangeClient;
+use crate::resume::Ledger;
 use crate::storage::{Progress, Storage, StorageError};
 use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
 use crate::tracker::Totals;
@@ -69,6 +71,11 @@ pub(super) struct Task {
     /// Bytes that would be of use for fetching the metadata.
     pub(super) memory_wanted: u64,
     pub(super) saved: Saved,
+    /// Which pieces may be claimed; none before the files are open.
+    pub(super) ledger: Option<Ledger>,
+    /// What is wrong with the disk.
+    pub(super) trouble: Option<Trouble>,
+    pub(super) past_trouble: Past,
     /// Pieces that each file still lacks, by its number.
     pub(super) missing: Vec<u32>,
     /// Bytes verified since the last save.
@@ -86,10 +93,6 @@ pub(super) struct Task {
 /// A save under way at the disk threads.
 type Saving = oneshot::Receiver<Result<(), StorageError>>;
 
-async fn finish(saving: Saving) -> Result<(), Failure> {
-    saving.await.unwrap_or(Ok(())).map_err(Failure::from)
-}
-
 /// Waits until the torrent is told to stop.
 pub(super) async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
     // The sender lives as long as the torrent.
@@ -97,9 +100,9 @@ pub(super) async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
 }
 
 /// Waits for the save under way, for ever if there is none.
-async fn saved(saving: &mut Option<Saving>) -> Result<(), Failure> {
+async fn saved(saving: &mut Option<Saving>) -> Result<(), StorageError> {
     match saving {
-        Some(saving) => saving.await.unwrap_or(Ok(())).map_err(Failure::from),
+        Some(saving) => saving.await.unwrap_or(Ok(())),
         None => pending().await,
     }
 }
@@ -223,6 +226,9 @@ impl Task {
             memory,
             memory_wanted: 0,
             saved: Saved::default(),
+            ledger: None,
+            trouble: None,
+            past_trouble: None,
             missing: Vec::new(),
             unsaved: 0,
             held_back: 0,
@@ -268,9 +274,7 @@ impl Task {
                 () = told(stop) => return Left::Stop,
                 () = self.shared.verdicts.ready() => {
                     self.shared.verdicts.drain(&mut done);
-                    if let Err(failure) = self.handle_done(&mut done) {
-                        return Left::Failed(failure);
-                    }
+                    self.handle_done(&mut done);
                 }
                 () = self.shared.wake.notified() => {
                     if let Some(left) = self.handle_news().await {
@@ -291,10 +295,9 @@ impl Task {
                 }
                 saved = saved(&mut self.saving) => {
                     self.saving = None;
-                    if let Err(failure) = saved {
-                        return Left::Failed(failure);
-                    }
+                    self.on_saved(saved);
                 }
+                outcome = mended(&mut self.trouble) => self.on_mended(outcome),
                 answer = self.trackers.answer() => {
                     let found = self.trackers.handle_answer(Instant::now(), answer, &self.inner);
                     self.shared.turn(|swarm, now| {
@@ -341,6 +344,7 @@ impl Task {
         if self.unsaved > 0 && self.last_save.elapsed() >= SAVE_INTERVAL {
             self.save_aside();
         }
+        self.try_to_mend(Instant::now());
         None
     }
 
@@ -359,7 +363,7 @@ impl Task {
     }
 
     fn save_aside(&mut self) {
-        if self.saving.is_none() {
+        if self.saving.is_none() && self.trouble.is_none() {
             self.saving = self.start_save(false);
         }
     }
@@ -371,8 +375,8 @@ impl Task {
     }
 
     /// What the disk threads have done.
-    fn handle_done(&mut self, done: &mut Vec<Done>) -> Result<(), Failure> {
-        let mut failure = None;
+    fn handle_done(&mut self, done: &mut Vec<Done>) {
+        let mut failed = None;
         self.shared.turn(|swarm, now| {
             for done in done.drain(..) {
                 match done {
@@ -381,7 +385,9 @@ impl Task {
                             Verdict::Good => swarm::Verdict::Good,
                             Verdict::Bad => swarm::Verdict::Bad,
                             Verdict::DiskFailed(error) => {
-                                failure = Some(Failure::from(error));
+                                // Before it is asked for again.
+                                swarm.pause_fetching(now);
+                                failed.get_or_insert(error);
                                 swarm::Verdict::DiskFailed
                             }
                         };
@@ -390,7 +396,8 @@ impl Task {
                     Done::Spilled { piece, begin, outcome, blocks } => {
                         let outcome = outcome.map_or_else(
                             |error| {
-                                failure = Some(Failure::from(error));
+                                swarm.pause_fetching(now);
+                                failed.get_or_insert(error);
                                 Spilled::DiskFailed
                             },
                             Spilled::Written,
@@ -401,7 +408,9 @@ impl Task {
                 }
             }
         });
-        failure.map_or(Ok(()), Err)
+        if let Some(error) = failed {
+            self.on_disk_error(error, &[]);
+        }
     }
 
     /// Deals with what has happened in the swarm since the last time.
@@ -426,6 +435,10 @@ impl Task {
         }
         if let (Some(layers), Some(metainfo)) = (news.layers.take(), self.shared.metainfo().cloned()) {
             self.describing = Some(self.shared.disk.call(move || metadata::with_layers(&metainfo, layers)));
+        }
+        let unreadable = std::mem::take(&mut news.unreadable);
+        for (piece, error) in unreadable {
+            self.on_disk_error(error, &[piece]);
         }
         if self.handle_pieces(&news) { self.on_complete(true).await } else { None }
     }
@@ -474,10 +487,11 @@ impl Task {
     /// All that is wanted is there: makes it last, and goes on to seed if that is asked for.
     pub(super) async fn on_complete(&mut self, news: bool) -> Option<Left> {
         self.completed = Some(Instant::now());
-        self.saved.completed.get_or_insert_with(saving::seconds_since_1970);
-        if news && let Err(failure) = self.save(self.spec.torrent.seed.is_none()).await {
-            return Some(Left::Failed(failure));
+        if news && !self.save(self.spec.torrent.seed.is_none()).await {
+            // What may be lost is missing again.
+            return None;
         }
+        self.saved.completed.get_or_insert_with(saving::seconds_since_1970);
         self.inner.tell(Event::Complete);
         self.trackers.handle_completed(Instant::now());
         self.dht.handle_completed(Instant::now());
@@ -489,14 +503,20 @@ impl Task {
         None
     }
 
-    /// Syncs what was written, then notes down that it is there, and waits for it.
-    async fn save(&mut self, clean: bool) -> Result<(), Failure> {
+    /// Syncs what was written, then notes down that it is there, and waits for it. False if it is not certain to be there.
+    async fn save(&mut self, clean: bool) -> bool {
         if let Some(earlier) = self.saving.take() {
-            finish(earlier).await?;
+            let outcome = earlier.await.unwrap_or(Ok(()));
+            if !self.on_saved(outcome) {
+                return false;
+            }
         }
         match self.start_save(clean) {
-            Some(saving) => finish(saving).await,
-            None => Ok(()),
+            Some(saving) => {
+                let outcome = saving.await.unwrap_or(Ok(()));
+                self.on_saved(outcome)
+            }
+            None => true,
         }
     }
 
@@ -512,19 +532,49 @@ impl Task {
         saved.uploaded += totals.uploaded;
         saved.downloaded += totals.downloaded;
         saved.peers = self.shared.turn_quietly(|swarm| swarm.remembered_addresses());
-        let have: Bitfield = self.shared.turn_quietly(|swarm| swarm.have().clone());
         let complete = self.completed.is_some();
+        if complete {
+            saved.completed.get_or_insert_with(saving::seconds_since_1970);
+        }
+        let lazy = self.spec.torrent.durability == Durability::Lazy;
+        let have: Bitfield = self.shared.turn_quietly(|swarm| swarm.have().clone());
+        let ledger = self.ledger.as_mut()?;
+        let claims = if lazy {
+            ledger.lasting().clone()
+        } else {
+            ledger.begin(&have);
+            have
+        };
         Some(self.shared.disk.call(move || {
             if complete {
                 storage.apply_attributes()?;
             }
-            storage.sync()?;
-            if let Err(error) = saving::save(&saved, &metainfo.info, &storage, have, clean) {
+            if !lazy {
+                storage.sync()?;
+            }
+            if let Err(error) = saving::save(&saved, &metainfo.info, &storage, claims, clean && !lazy) {
                 // The data is safe; what is lost is the time to check it again.
                 tracing::warn!(%error, "state is not saved");
             }
             Ok(())
         }))
+    }
+
+    /// A save has ended. False if it is not certain that all is there.
+    fn on_saved(&mut self, outcome: Result<(), StorageError>) -> bool {
+        let Some(ledger) = &mut self.ledger else { return true };
+        match outcome {
+            Ok(()) => {
+                ledger.done();
+                true
+            }
+            Err(error) => {
+                let have = self.shared.turn_quietly(|swarm| swarm.have().clone());
+                let doubt = ledger.failed(&have);
+                self.on_disk_error(error, &doubt);
+                false
+            }
+        }
     }
 
     /// Says how it ended as soon as that is certain, before the farewells.
@@ -555,9 +605,7 @@ impl Task {
                 () = tokio::time::sleep_until(deadline.into()) => break,
             }
             self.shared.verdicts.drain(&mut done);
-            if self.handle_done(&mut done).is_err() {
-                break;
-            }
+            self.handle_done(&mut done);
         }
         let news = self.shared.take_news();
         self.handle_pieces(&news);
@@ -566,8 +614,8 @@ impl Task {
             if self.saved_for_good {
                 return;
             }
-            if let Err(failure) = self.save(true).await {
-                tracing::warn!(%failure, "could not save");
+            if !self.save(true).await {
+                tracing::warn!("not all that was received is saved");
             }
         };
         // State first: it is what must not be lost.

@@ -327,10 +327,8 @@ impl Conn<'_> {
         match outcome {
             Ok(()) => self.out.add_read(&blocks, buf),
             Err(error) => {
-                tracing::warn!(%error, "cannot read what a peer asked for");
-                self.shared.turn(|swarm, _| {
-                    blocks.iter().for_each(|block| swarm.handle_read_failed(self.key, *block));
-                });
+                tracing::debug!(%error, "cannot read what a peer asked for");
+                self.shared.read_failed(self.key, &blocks, error);
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use super::{Message, frame::id};
-use crate::base::Block;
+use crate::base::{Block, PieceIndex};
 
 /// How many control bytes may wait for one peer, in bytes. A peer that lets more pile up asks and does not read: what we
 /// answer to honest peers is a few hundred bytes, and once in a connection a bitfield of at most 256 KiB.
@@ -63,6 +63,18 @@ impl Outbox {
             self.piece_bytes = self.piece_bytes.saturating_sub(frame_len(block));
         }
         found
+    }
+
+    /// Takes all blocks of a piece back.
+    pub fn take_pieces_of(&mut self, piece: PieceIndex) -> Vec<Block> {
+        let mut taken = Vec::new();
+        for blocks in [&mut self.pieces, &mut self.later] {
+            taken.extend(blocks.iter().filter(|block| block.piece() == piece).copied());
+            blocks.retain(|block| block.piece() != piece);
+        }
+        let bytes: u64 = taken.iter().copied().map(frame_len).sum();
+        self.piece_bytes = self.piece_bytes.saturating_sub(bytes);
+        taken
     }
 
     /// Takes all blocks back, in the order in which they would have gone: the peer was choked.

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gannet::session::{AddTorrent, Event, Fault, Place, State};
-use gannet::storage::Preallocate;
+use gannet::metainfo::Format;
+use gannet::session::{AddTorrent, Event, Fault, Place, SeedGoal, State};
+use gannet::storage::{Backend, Preallocate};
 
 use crate::fake::Fake;
-use crate::lab::{Lab, MIB, PATIENCE, Payload, done, within};
+use crate::lab::{KIB, Lab, MIB, PATIENCE, Payload, done, until, within};
+use crate::resume::give_pieces;
 
 /// D7: a file shrinks while it is seeded. What is gone is refused, the rest and other torrents go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_truncated_while_seeding() {
+async fn d7_a_file_is_truncated_while_seeding() {
     let lab = Lab::new();
     let (payload, other) = (Payload::file("shrunk", MIB), Payload::file("other", MIB));
     let node = lab.node("node").await;
@@ -26,10 +28,18 @@ async fn a_file_is_truncated_while_seeding() {
     assert_eq!(fake.fetch(2, 0, 16 << 10).await.as_deref(), Some(payload.block(2, 0, 16 << 10)));
     File::options().write(true).open(node.folder.join("shrunk")).unwrap().set_len(0).unwrap();
     assert_eq!(fake.fetch(2, 0, 16 << 10).await, None, "rejected");
-    assert_eq!(torrent.status().state, State::Seeding);
+    until("it is told", || torrent.status().state == State::DiskError).await;
+    assert!(torrent.status().cause.is_some_and(|cause| cause.contains("shrunk")));
     let leecher = lab.node("leecher").await;
     done(&leecher.get(&other, &[node.address()]).await).await;
     other.assert_in(&leecher.folder);
+    // It comes back, and with it everything else.
+    let mut events = torrent.events();
+    std::fs::write(node.folder.join("shrunk"), payload.files().next().unwrap().1).unwrap();
+    until("it is whole again", || torrent.status().state == State::Seeding).await;
+    assert_eq!(fake.fetch(15, 0, 16 << 10).await.as_deref(), Some(payload.block(15, 0, 16 << 10)));
+    let mended = std::iter::from_fn(|| events.try_recv().ok()).filter(|e| matches!(e, Event::DiskMended)).count();
+    assert_eq!(mended, 1);
     node.stop().await;
 }
 
@@ -50,9 +60,9 @@ impl Drop for Mount {
     }
 }
 
-/// D1: the disk is full, before the download with the space taken first, and in the middle of it with sparse files.
+/// D1: the disk is too small, which is known before the first byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_a_clear_failure() {
+async fn d1_a_disk_that_is_too_small_is_a_clear_failure() {
     let lab = Lab::new();
     let Some(_mount) = Mount::new(&lab.folder("small"), "1m") else {
         eprintln!("skipped: a tmpfs cannot be mounted here");
@@ -83,4 +93,128 @@ async fn a_full_disk_is_a_clear_failure() {
         node.stop().await;
         std::fs::remove_dir_all(&node.folder).unwrap();
     }
+}
+
+/// How often it was told that the disk fails, and that it works again.
+fn told(events: &mut tokio::sync::broadcast::Receiver<Event>) -> (usize, usize) {
+    let mut told = (0, 0);
+    while let Ok(event) = events.try_recv() {
+        told.0 += usize::from(matches!(event, Event::DiskError(_)));
+        told.1 += usize::from(matches!(event, Event::DiskMended));
+    }
+    told
+}
+
+/// D1, D3, D6: the disk is full in the middle of a download: with files that grow, and with one that was preallocated
+/// and mapped, whose space another process took back. What is there is served, and it goes on when there is space.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d1_a_disk_that_becomes_full_is_waited_for() {
+    let lab = Lab::new();
+    for (name, preallocate, backend) in
+        [("sparse", Preallocate::Sparse, Backend::Auto), ("mapped", Preallocate::Full, Backend::Mmap)]
+    {
+        let folder = lab.folder(name);
+        let Some(_mount) = Mount::new(&folder, "6m") else {
+            eprintln!("skipped: a tmpfs cannot be mounted here");
+            return;
+        };
+        let payload = Payload::file("growing", 4 * MIB);
+        let node = lab.node("node").await;
+        let mut add = AddTorrent::new(payload.metainfo.clone(), Place::Folder(folder.clone()));
+        (add.preallocate, add.backend, add.seed) = (preallocate, backend, Some(SeedGoal::default()));
+        let torrent = node.session.add(add).await.unwrap();
+        let mut events = torrent.events();
+        give_pieces(&node, &torrent, &payload, 4).await;
+        let file = File::options().write(true).open(folder.join("growing")).unwrap();
+        if preallocate == Preallocate::Full {
+            // All behind the first four pieces is a hole now.
+            file.set_len(256 << 10).unwrap();
+            file.set_len(4 * MIB as u64).unwrap();
+        }
+        let filler = folder.join("filler");
+        let full = std::fs::write(&filler, vec![1; 6 * MIB]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let seeder = lab.seeder(&format!("seeder of {name}"), &payload).await;
+        torrent.add_peers(&[seeder.address()]);
+        until("it is told", || torrent.status().state == State::DiskError).await;
+        let cause = torrent.status().cause.unwrap();
+        assert!(cause.contains("growing") && cause.contains("no space left"), "{cause}");
+        let mut fake = Fake::dial(node.address(), &payload).await;
+        fake.get_in().await;
+        assert_eq!(
+            fake.fetch(1, 0, 16 << 10).await.as_deref(),
+            Some(payload.block(1, 0, 16 << 10)),
+            "served meanwhile"
+        );
+        std::fs::remove_file(&filler).unwrap();
+        until("it goes on", || torrent.status().state == State::Seeding).await;
+        payload.assert_in(&folder);
+        assert_eq!(told(&mut events), (1, 1), "{name}");
+        node.stop().await;
+        seeder.stop().await;
+        std::fs::remove_dir_all(&node.folder).unwrap();
+    }
+}
+
+/// D8, D10: the file, or its whole folder, is removed or replaced under a download. What it held is fetched again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d8_files_that_go_away_are_fetched_again() {
+    let lab = Lab::new();
+    for case in ["removed", "replaced", "folder removed", "cut"] {
+        let payload = Payload::make("going", Some("going"), &[("a", MIB), ("b/c", MIB)], 64 * KIB, Format::V1, &[]);
+        let node = lab.node("node").await;
+        let torrent = node.get_and_stay(&payload, &[]).await;
+        let mut events = torrent.events();
+        give_pieces(&node, &torrent, &payload, 20).await;
+        let file = node.folder.join("going/b/c");
+        match case {
+            "removed" => std::fs::remove_file(&file).unwrap(),
+            "replaced" => {
+                std::fs::remove_file(&file).unwrap();
+                std::fs::write(&file, vec![7; MIB]).unwrap();
+            }
+            "folder removed" => std::fs::remove_dir_all(node.folder.join("going")).unwrap(),
+            _ => File::options().write(true).open(&file).unwrap().set_len(100).unwrap(),
+        }
+        let seeder = lab.seeder(&format!("seeder of {case}"), &payload).await;
+        torrent.add_peers(&[seeder.address()]);
+        until(case, || {
+            let status = torrent.status();
+            status.state == State::Seeding && payload.is_in(&node.folder)
+        })
+        .await;
+        let (failed, mended) = told(&mut events);
+        assert!(failed >= 1 && failed == mended, "{case}: {failed} {mended}");
+        node.stop().await;
+        seeder.stop().await;
+        std::fs::remove_dir_all(&node.folder).unwrap();
+    }
+}
+
+/// D8: a link, a folder or a pipe in the place of a file is not touched, and neither is what it points to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d8_what_is_no_file_is_left_alone() {
+    let lab = Lab::new();
+    let outside = lab.folder("outside").join("precious");
+    std::fs::write(&outside, b"precious").unwrap();
+    let payload = Payload::file("gone", 2 * MIB);
+    let seeder = lab.seeder("seeder", &payload).await;
+    let node = lab.node("node").await;
+    let torrent = node.get_and_stay(&payload, &[]).await;
+    give_pieces(&node, &torrent, &payload, 4).await;
+    let file = node.folder.join("gone");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&outside, &file).unwrap();
+    torrent.add_peers(&[seeder.address()]);
+    until("it is told", || torrent.status().state == State::DiskError).await;
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let before = torrent.status();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!((torrent.status().state, before.state), (State::DiskError, State::DiskError));
+    std::fs::remove_dir(&file).unwrap();
+    until("it goes on", || torrent.status().state == State::Seeding).await;
+    payload.assert_in(&node.folder);
+    assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
+    node.stop().await;
 }

@@ -176,6 +176,10 @@ impl Payload {
         }
     }
 
+    pub fn is_in(&self, folder: &Path) -> bool {
+        self.files.iter().all(|(path, data)| std::fs::read(folder.join(path)).is_ok_and(|found| found == *data))
+    }
+
     /// Of the files for which `wanted` holds, and no others.
     pub fn assert_only(&self, folder: &Path, wanted: impl Fn(&Path) -> bool) {
         for (path, data) in &self.files {
@@ -227,6 +231,7 @@ impl Lab {
         let mut config = Config::new(self.folder(&format!("{name}.state")));
         config.listen = vec![loopback()];
         config.disk_threads = Some(2);
+        config.disk_retry = Duration::from_millis(50);
         set(&mut config);
         Node { session: Session::start(config).await.unwrap(), folder }
     }

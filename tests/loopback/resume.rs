@@ -31,10 +31,10 @@ fn flip(path: &Path, at: u64) {
 }
 
 /// Gives the leecher the first `count` pieces and no more.
-async fn give_pieces(node: &Node, torrent: &Torrent, payload: &Payload, count: u32) {
+pub async fn give_pieces(node: &Node, torrent: &Torrent, payload: &Payload, count: u32) {
     until("it listens", || torrent.status().state == State::Downloading).await;
     let mut fake = Fake::dial(node.address(), payload).await;
-    for piece in 0..count {
+    for piece in torrent.status().have_pieces..count {
         fake.say(&Message::Have(piece)).await;
     }
     fake.say(&Message::Unchoke).await;

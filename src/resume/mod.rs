@@ -2,7 +2,7 @@
 //!
 //! For: believing pieces after a restart without hashing them all, and not losing count of what was sent.
 //! Must not know: files, clocks, where the bytes are kept.
-//! Main type: [`ResumeData`].
+//! Main types: [`ResumeData`], [`Ledger`]; [`believe`].
 //!
 //! ```text
 //! "gannet resume 1\n"   32 bytes SHA-256 of all that follows and the line   a bencoded dictionary
@@ -11,7 +11,13 @@
 //! Bytes that are torn, changed or of another version are an error, never half a truth: the caller falls back to the
 //! generation before, and then to hashing all that is on disk.
 
+mod believe;
+mod ledger;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub use believe::{Believed, FileNow, believe};
+pub use ledger::Ledger;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
