@@ -572,6 +572,14 @@ fn settings_in_layers() {
         "limit-down = '5M'\nlimit-up = 100\ndir = '/file'\ntracker = ['http://t/']\n",
     );
     let run = |command: &mut Command| serde_json::from_slice::<Value>(&command.output().unwrap().stdout).unwrap();
+    let secret = |args: &[&str]| {
+        let mut command = place.command(args);
+        let output = command.env("GANNET_PROXY", "socks5h://me:SECRET@127.0.0.1:1").output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        text(&output.stdout).contains("SECRET")
+    };
+    assert!(!secret(&["config"]) && !secret(&["config", "--json"]));
+    assert!(secret(&["config", "--show-secrets"]) && secret(&["config", "--json", "--show-secrets"]));
     let shown = run(place.command(&["config", "--json"]).env("GANNET_DIR", "/variable").env("GANNET_NO_SUCH", "1"));
     let setting = |name: &str| (shown["settings"][name]["value"].clone(), shown["settings"][name]["origin"].clone());
     assert_eq!(setting("dir"), ("/variable".into(), "GANNET_DIR".into()));

@@ -109,7 +109,7 @@ pub(super) enum Command {
     /// Settings are the long options of get and seed, without dashes: 'limit-up = "500k"' in the configuration file,
     /// GANNET_LIMIT_UP=500k in the environment. Options win over variables, variables over the file, which is
     /// ~/.config/gannet/config.toml unless --config or GANNET_CONFIG name another.
-    Config,
+    Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -329,6 +329,14 @@ pub(super) struct VerifyArgs {
     /// Hashing threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
+}
+
+/// Options of `config`.
+#[derive(Args, Debug)]
+pub(super) struct ConfigArgs {
+    /// Passwords, too, and what stands behind the host of a tracker; else *** is shown for them
+    #[arg(long)]
+    pub(super) show_secrets: bool,
 }
 
 /// Print the magnet link of a torrent

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use serde_json::{Map, Value, json};
 
 use super::Global;
+use super::args::ConfigArgs;
 use super::exit::{Failure, shown};
 use super::json::object;
 use super::settings::{Given, Kind, Origin, default_state_dir, keys};
@@ -25,8 +26,17 @@ fn default_value(key: &str) -> Option<String> {
     })
 }
 
-pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let rows: Vec<(String, Kind, Given)> = keys().into_iter().map(|(key, kind)| row(key, kind, global)).collect();
+/// What is shown instead of a secret. A file made of it fails closed: the proxy does not let us in, rather than being
+/// forgotten.
+const MASK: &str = "***";
+
+pub(super) fn run(args: &ConfigArgs, global: &Global) -> Result<(), Failure> {
+    let mut rows: Vec<(String, Kind, Given)> = keys().into_iter().map(|(key, kind)| row(key, kind, global)).collect();
+    if !args.show_secrets {
+        for (key, _, given) in &mut rows {
+            given.values.iter_mut().for_each(|value| *value = masked(key, &value.to_string_lossy()).into());
+        }
+    }
     if global.output.json {
         let settings: Map<String, Value> = rows
             .iter()
@@ -85,6 +95,26 @@ fn row(key: String, kind: Kind, global: &Global) -> (String, Kind, Given) {
     (key, kind, given)
 }
 
+/// A value without what nobody but its owner should see: the password in an address, and the passkey that may be part of
+/// a tracker's.
+fn masked(key: &str, value: &str) -> String {
+    if !matches!(key, "proxy" | "tracker" | "web-seed") {
+        return value.to_owned();
+    }
+    let (scheme, rest) = value.split_at(value.find("://").map_or(0, |at| at + 3));
+    // A proxy has nothing behind the host, and a password may have anything in it.
+    let end = if key == "proxy" { rest.len() } else { rest.find(['/', '?', '#']).unwrap_or(rest.len()) };
+    let (authority, path) = rest.split_at(end);
+    let (user, host) = authority.split_at(authority.rfind('@').unwrap_or(0));
+    let user = user.split_once(':').map_or(user.to_owned(), |(name, _)| format!("{name}:{MASK}"));
+    let path = match path {
+        "" | "/" | "/announce" => path.to_owned(),
+        _ if key == "tracker" => format!("/{MASK}"),
+        _ => path.to_owned(),
+    };
+    format!("{scheme}{user}{host}{path}")
+}
+
 fn value(kind: Kind, values: &[OsString]) -> Value {
     let text = |v: &OsString| v.to_string_lossy().into_owned();
     let first = values.first().map(text);
@@ -100,4 +130,28 @@ fn value(kind: Kind, values: &[OsString]) -> Value {
 /// once the characters that JSON lets through are gone.
 fn toml_text(value: &Value) -> String {
     printable(&value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (key, value, shown) in [
+            ("proxy", "socks5h://me:secret@proxy.example:1080", "socks5h://me:***@proxy.example:1080"),
+            ("proxy", "socks5://me:s/e?c#r@e:t@[::1]:1080", "socks5://me:***@[::1]:1080"),
+            ("proxy", "me:secret@proxy.example", "me:***@proxy.example"),
+            ("proxy", "http://proxy.example:8080", "http://proxy.example:8080"),
+            ("tracker", "http://tracker.example/announce", "http://tracker.example/announce"),
+            ("tracker", "https://tracker.example/0123456789abcdef/announce", "https://tracker.example/***"),
+            ("tracker", "https://tracker.example/announce?passkey=secret", "https://tracker.example/***"),
+            ("tracker", "https://tracker.example?passkey=secret", "https://tracker.example/***"),
+            ("web-seed", "https://me:secret@mirror.example/a@b/", "https://me:***@mirror.example/a@b/"),
+            ("dir", "/data/me:secret@here", "/data/me:secret@here"),
+            ("proxy", "", ""),
+        ] {
+            assert_eq!(masked(key, value), shown, "{key} {value}");
+        }
+    }
 }

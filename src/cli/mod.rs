@@ -129,7 +129,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(args, &global),
         Command::Bench(args) => bench::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
-        Command::Config => config::run(&global),
+        Command::Config(args) => config::run(&args, &global),
         Command::Completions(args) => completions::run(&args),
         Command::Man(_) => man::run(),
     };
