@@ -26,6 +26,9 @@ pub enum Tool {
     Python,
     Libtorrent,
     Miniupnpd,
+    Dante,
+    Microsocks,
+    Tinyproxy,
     /// Routers that translate addresses.
     Nft,
     /// Networks of a test's own: root on Linux.
@@ -43,6 +46,9 @@ impl Tool {
             Self::Mktorrent => ("mktorrent", "mktorrent"),
             Self::Nginx => ("nginx", "nginx"),
             Self::Miniupnpd => ("miniupnpd", "miniupnpd-nftables"),
+            Self::Dante => ("danted", "dante-server"),
+            Self::Microsocks => ("microsocks", "microsocks"),
+            Self::Tinyproxy => ("tinyproxy", "tinyproxy-bin"),
             Self::Nft => ("nft", "nftables"),
             Self::Python => ("python3", "python3"),
             Self::Namespaces => return NAMESPACES.get_or_init(namespaces::missing).clone(),

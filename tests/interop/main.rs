@@ -30,6 +30,7 @@ mod magnets;
 mod metadata;
 mod nat;
 mod neighbours;
+mod one_way;
 mod self_check;
 mod trackers;
 mod upload;

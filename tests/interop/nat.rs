@@ -198,7 +198,7 @@ fn not_where_it_is_not_wanted() {
         seed("loopback", &["--listen", "127.0.0.1:0"]),
         seed("another", &["--bind-device", "lo"]),
     ];
-    let mut open = seed("open", &["--listen", "0.0.0.0:0"]);
+    let mut open = seed("open", &["--listen", "0.0.0.0:0", "--bind-device", "eth0"]);
     open.until("ports for TCP and UDP", |seed| (mapped(seed).len() == 2).then_some(()));
     for process in &mut quiet {
         process.until("that it seeds", |process| process.stdout().contains("\"seeding\"").then_some(()));

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::relay::Relay;
 use super::{Gateway, LEASE, Mapped, Mappings, NatConfig, Protocol, State, Wanted, gateway, pmp, upnp};
 use crate::net::egress::Egress;
 use crate::swarm::address_filter::is_local;
@@ -110,8 +111,6 @@ pub(super) struct Family {
     egress: Egress,
     config: NatConfig,
     report: Arc<watch::Sender<Mappings>>,
-    /// The router that holds the leases.
-    router: Option<Gateway>,
     /// A lease that is being asked for, in a task of its own: who stops us then knows of it all the same.
     asking: Option<JoinHandle<Result<Lease, String>>>,
     held: Vec<Held>,
@@ -127,7 +126,7 @@ impl Family {
         config: NatConfig,
         report: Arc<watch::Sender<Mappings>>,
     ) -> Self {
-        Self { v4, wanted, egress, config, report, router: None, asking: None, held: Vec::new(), told: String::new() }
+        Self { v4, wanted, egress, config, report, asking: None, held: Vec::new(), told: String::new() }
     }
 
     pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
@@ -205,23 +204,26 @@ impl Family {
         if !self.v4 && is_local(gateway.ours) {
             return Err(State::Failed("no address that is known outside".to_owned()));
         }
-        self.router = Some(gateway);
+        // What speaks to routers is not ours, and binds no sockets to devices.
+        let device = self.egress.device().is_some();
+        let relay = device.then(|| Relay::start(&gateway, crab_nat::GATEWAY_PORT, &self.egress)).transpose();
+        let relay = relay.map_err(|e| State::Failed(format!("port {}: {e}", crab_nat::GATEWAY_PORT)))?.map(Arc::new);
         let mut router = None;
         for Wanted { address, protocol } in self.wanted.clone() {
             let Some(port) = NonZeroU16::new(address.port()) else { continue };
             if !address.ip().is_unspecified() && address.ip() != gateway.ours {
                 continue;
             }
-            self.check(&gateway)?;
             // One port for TCP and UDP, if the router has it: peers expect that.
             let same = self.held.iter().map(|held| held.lease.seen()).find(|seen| seen.port == port.get());
             let outside = same.and_then(|seen| NonZeroU16::new(seen.external.port())).unwrap_or(port);
             let lease = match &router {
                 None => {
-                    let by_pmp = async move { pmp::Lease::new(&gateway, protocol, port, outside).await };
+                    let relay = relay.clone();
+                    let by_pmp = async move { pmp::Lease::new(&gateway, relay, protocol, port, outside).await };
                     match self.lease(async move { by_pmp.await.map(|lease| Lease::Pmp(lease, protocol)) }).await {
                         Ok(lease) => lease,
-                        Err(why) if self.held.is_empty() => {
+                        Err(why) if self.held.is_empty() && !device => {
                             let found = self.upnp_router(&gateway).await;
                             let found = found.map_err(|e| State::Failed(format!("{why}; {e}")))?;
                             self.by_upnp(router.insert(found), gateway.ours, protocol, port, outside).await?
@@ -239,12 +241,6 @@ impl Family {
             return Err(State::Failed("we listen at an address that the router does not know".to_owned()));
         }
         Ok(())
-    }
-
-    /// Nothing goes to the router by another device than the one that was chosen.
-    fn check(&self, gateway: &Gateway) -> Result<(), State> {
-        let reached = self.config.gateways.is_some() || gateway::is_reached(&self.egress, gateway);
-        if reached { Ok(()) } else { Err(State::Failed("the router is not reached by the chosen device".to_owned())) }
     }
 
     /// UPnP routers are looked for over IPv4, for holes in the firewall of IPv6 too.
@@ -298,11 +294,8 @@ impl Family {
             }
             for at in 0..self.held.len() {
                 let now = Instant::now();
-                let reached = gateway.is_some_and(|gateway| self.check(gateway).is_ok());
                 let Some(held) = self.held.get_mut(at).filter(|held| held.renew_at <= now) else { continue };
-                let renewed =
-                    if reached { held.lease.renew().await } else { Err("the router is not reached".to_owned()) };
-                match renewed {
+                match held.lease.renew().await {
                     Ok(()) => held.begin(),
                     Err(why) if now >= held.ends_at => return Lost::Expired(why),
                     // Some time is left: half of it, and half of that.
@@ -334,15 +327,10 @@ impl Family {
                 Err(_) => asking.abort(),
             }
         }
-        if self.router.is_some_and(|router| self.check(&router).is_err()) {
-            self.held.clear();
-        }
-        let removals: Vec<_> = self.held.drain(..).map(|held| tokio::spawn(held.lease.remove())).collect();
-        for removal in removals {
-            match removal.await {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => tracing::info!("a port mapping could not be removed: {why}"),
-                Err(_) => {}
+        // One after the other: a router that does not answer the first hears of the others no more before we are gone.
+        for held in self.held.drain(..) {
+            if let Err(why) = held.lease.remove().await {
+                tracing::info!("a port mapping could not be removed: {why}");
             }
         }
     }

@@ -57,37 +57,3 @@ fn address_towards(egress: &Egress, remote: SocketAddr) -> io::Result<IpAddr> {
     socket.connect(remote)?;
     Ok(socket.local_addr()?.ip())
 }
-
-/// Whether packets to the router leave by the device that was chosen. What speaks to routers is not ours, and binds no
-/// sockets to devices; so this is asked before every exchange.
-pub(super) fn is_reached(egress: &Egress, gateway: &Gateway) -> bool {
-    let Some(device) = egress.device() else { return true };
-    let mut router = gateway.router;
-    router.set_port(9);
-    let (bound, free) = (address_towards(egress, router), address_towards(&Egress::default(), router));
-    // A system may lend one device's address to another.
-    let is_its_own =
-        |ip| if_addrs::get_if_addrs().is_ok_and(|all| all.iter().any(|i| i.name == device && i.ip() == ip));
-    matches!((bound, free), (Ok(bound), Ok(free)) if bound == free && is_its_own(bound))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The system would send both by the same device, with the same address.
-    #[test]
-    fn no_router_is_reached_by_another_device() {
-        let ours = Ipv4Addr::LOCALHOST.into();
-        let reached = |egress: &Egress, router: [u8; 4]| {
-            is_reached(egress, &Gateway { router: SocketAddr::new(router.into(), 0), ours })
-        };
-        let lo = Egress::new(Some("lo".to_owned()), None, Vec::new());
-        assert!(reached(&Egress::default(), [198, 51, 100, 1]));
-        if lo.socket(socket2::Domain::IPV4, socket2::Type::DGRAM, socket2::Protocol::UDP).is_ok() {
-            assert!(reached(&lo, [127, 0, 0, 1]));
-        }
-        assert!(!reached(&lo, [198, 51, 100, 1]));
-        assert!(!reached(&Egress::new(Some("none-such".to_owned()), None, Vec::new()), [127, 0, 0, 1]));
-    }
-}

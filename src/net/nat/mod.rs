@@ -11,6 +11,7 @@
 mod family;
 mod gateway;
 mod pmp;
+mod relay;
 mod upnp;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crab_nat::{
@@ -10,6 +11,7 @@ use crab_nat::{
 };
 
 use super::gateway::Gateway;
+use super::relay::Relay;
 use super::{LEASE, Mapped, Method, Protocol};
 
 /// A router that speaks these is in the same network, and answers at once: 250 ms, then twice, then four times that.
@@ -21,19 +23,24 @@ const TIMING: TimeoutConfig =
 pub(super) struct Lease {
     mapping: PortMapping,
     external_ip: IpAddr,
+    router: IpAddr,
+    /// By which the router is spoken to, if not directly.
+    _relay: Option<Arc<Relay>>,
 }
 
 impl Lease {
-    /// Maps the port to `outside` if that is free there.
+    /// Maps the port to `outside` if that is free there. The router is spoken to by `relay`, if there is one.
     pub(super) async fn new(
         gateway: &Gateway,
+        relay: Option<Arc<Relay>>,
         protocol: Protocol,
         port: NonZeroU16,
         outside: NonZeroU16,
     ) -> Result<Self, String> {
-        let router = match gateway.router {
-            SocketAddr::V4(v4) => GatewayAddress::IpV4(*v4.ip()),
-            SocketAddr::V6(v6) => GatewayAddress::IpV6(*v6.ip(), (v6.scope_id() != 0).then(|| v6.scope_id())),
+        let router = match (&relay, gateway.router) {
+            (Some(relay), _) => GatewayAddress::IpV4(relay.address),
+            (None, SocketAddr::V4(v4)) => GatewayAddress::IpV4(*v4.ip()),
+            (None, SocketAddr::V6(v6)) => GatewayAddress::IpV6(*v6.ip(), (v6.scope_id() != 0).then(|| v6.scope_id())),
         };
         let options = PortMappingOptions {
             external_port: Some(outside),
@@ -60,7 +67,7 @@ impl Lease {
                 ip.map_err(|e| format!("NAT-PMP: {e}"))?.into()
             }
         };
-        Ok(Self { mapping, external_ip })
+        Ok(Self { mapping, external_ip, router: gateway.router.ip(), _relay: relay })
     }
 
     pub(super) async fn renew(&mut self) -> Result<(), String> {
@@ -92,7 +99,7 @@ impl Lease {
             method,
             port: self.mapping.internal_port().get(),
             external: SocketAddr::new(self.external_ip, self.mapping.external_port().get()),
-            router: self.mapping.gateway().into(),
+            router: self.router,
         }
     }
 }

@@ -330,6 +330,32 @@ async fn each_protocol_maps_and_removes() {
     }
 }
 
+/// By the device that was chosen, whatever else leads to the router; and nobody is asked by what does not know of devices.
+#[tokio::test]
+async fn a_chosen_device() {
+    let lo = Egress::new(Some("lo".to_owned()), None, Vec::new());
+    if lo.socket(socket2::Domain::IPV4, socket2::Type::DGRAM, socket2::Protocol::UDP).is_err() {
+        return;
+    }
+    for skills in [
+        Skills { pcp: true, lease: 7200, ..Skills::default() },
+        Skills { nat_pmp: true, lease: 7200, ..Skills::default() },
+        Skills { upnp: true, ..Skills::default() },
+    ] {
+        let router = Router::start(skills).await;
+        let mapper = Mapper::start(&wanted("0.0.0.0:6881"), &lo, &router.config()).unwrap();
+        let mappings = settled(&mapper, |m| &m.v4).await;
+        if skills.upnp {
+            assert!(matches!(mappings.v4, State::Failed(_)), "{mappings:?}");
+        } else {
+            assert_eq!(mappings.v4.mapped()[1].router, IpAddr::from(router.ip), "{mappings:?}");
+            assert_eq!(router.table().into_keys().collect::<Vec<_>>(), [(6, 6881), (17, 6881)]);
+        }
+        mapper.stop(PATIENCE).await;
+        assert_eq!(router.table(), Table::new());
+    }
+}
+
 /// What is taken outside is replaced, and UDP follows TCP there.
 #[tokio::test]
 async fn another_port_outside() {

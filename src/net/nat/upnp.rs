@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
-use socket2::{Domain, Type};
 use tokio::net::UdpSocket;
 
+use super::relay::udp_at;
 use super::{Gateway, LEASE, Mapped, Method, NatConfig, Protocol};
 use crate::net::egress::Egress;
 
@@ -47,7 +47,7 @@ impl Router {
     pub(super) async fn find(gateway: &Gateway, egress: &Egress, config: &NatConfig) -> Result<Self, String> {
         let failed = |e: io::Error| format!("UPnP: {e}");
         // Both ends of this are here, whatever device was chosen for the outside.
-        let near = udp_at(&Egress::default(), Ipv4Addr::LOCALHOST.into()).map_err(failed)?;
+        let near = udp_at(&Egress::default(), (Ipv4Addr::LOCALHOST, 0).into()).map_err(failed)?;
         let mut options = SearchOptions::default();
         options.bind_addr = (Ipv4Addr::LOCALHOST, 0).into();
         options.broadcast_address = near.local_addr().map_err(failed)?;
@@ -65,17 +65,11 @@ impl Router {
     }
 }
 
-fn udp_at(egress: &Egress, ip: IpAddr) -> io::Result<UdpSocket> {
-    let socket = egress.socket(Domain::IPV4, Type::DGRAM, socket2::Protocol::UDP)?;
-    socket.bind(&SocketAddr::new(ip, 0).into())?;
-    UdpSocket::from_std(socket.into())
-}
-
 /// Asks the network what `igd_next` asks `near`, a socket on loopback, and gives it what the router answers, and nothing
 /// that others do. Ends only with an error.
 async fn relay(near: &UdpSocket, gateway: &Gateway, egress: &Egress, config: &NatConfig) -> io::Result<()> {
     // By the address the system knows by which device the question is to leave.
-    let far = udp_at(egress, gateway.ours)?;
+    let far = udp_at(egress, SocketAddr::new(gateway.ours, 0))?;
     let mut question = [0; MAX_ANSWER];
     let (_, asker) = near.recv_from(&mut question).await?;
     for target in TARGETS {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::lab::{Lab, again};
@@ -30,16 +31,7 @@ impl Opentracker {
     /// Starts one that serves these torrents; it is up when this returns.
     pub fn start(lab: &Lab, info_hashes: &[[u8; 20]]) -> Self {
         again(|port| {
-            let dir = lab.folder(&format!("opentracker-{port}"));
-            let list: String = info_hashes.iter().map(|hash| hex(hash) + "\n").collect();
-            fs::write(dir.join("torrents"), list).expect("a list of torrents");
-            // Started by root it insists on becoming somebody else; started by anybody it stays who it is.
-            let config = format!(
-                "listen.tcp 127.0.0.1:{port}\nlisten.udp 127.0.0.1:{port}\naccess.whitelist torrents\n\
-                 tracker.rootdir {}\ntracker.user nobody\n",
-                dir.display()
-            );
-            fs::write(dir.join("opentracker.conf"), config).expect("a configuration");
+            let dir = configured(lab, &format!("127.0.0.1:{port}"), info_hashes);
             let mut command = lab.command("opentracker");
             command.current_dir(&dir).args(["-f", "opentracker.conf"]);
             let process = Running::start("opentracker", &mut command, &lab.path("logs"));
@@ -88,6 +80,20 @@ impl Opentracker {
         });
         assert!(seen.is_some(), "the tracker on port {port} never saw {what}; last: {last:?}");
     }
+}
+
+/// A folder in which `opentracker -f opentracker.conf` serves these torrents at the address `at`.
+pub fn configured(lab: &Lab, at: &str, info_hashes: &[[u8; 20]]) -> PathBuf {
+    let dir = lab.folder(&format!("opentracker-{}", at.replace(':', "-")));
+    let list: String = info_hashes.iter().map(|hash| hex(hash) + "\n").collect();
+    fs::write(dir.join("torrents"), list).expect("a list of torrents");
+    // Started by root it insists on becoming somebody else; started by anybody it stays who it is.
+    let config = format!(
+        "listen.tcp {at}\nlisten.udp {at}\naccess.whitelist torrents\ntracker.rootdir {}\ntracker.user nobody\n",
+        dir.display()
+    );
+    fs::write(dir.join("opentracker.conf"), config).expect("a configuration");
+    dir
 }
 
 /// Lower-case hex.

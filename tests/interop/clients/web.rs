@@ -1,5 +1,6 @@
 //! Web servers, as web seeds.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -35,28 +36,37 @@ impl Web {
 
 /// nginx, as it is installed.
 pub fn nginx(lab: &Lab, root: &Path) -> Web {
-    let program = find_program("nginx").expect("nginx, which the lab has found");
     again(|port| {
-        let dir = lab.folder(&format!("nginx-{port}"));
-        let log = dir.join("access.log");
-        let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("    {name}_temp_path {}/{name};\n", dir.display()))
-            .concat();
-        // One process, which ends with the test.
-        let config = format!(
-            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n{paths}    \
-             log_format ranges '$status $request_method $uri $http_range';\n    access_log {log} ranges;\n    \
-             server {{ listen 127.0.0.1:{port}; root \"{root}\"; }}\n}}\n",
-            dir = dir.display(),
-            log = log.display(),
-            root = root.display(),
-        );
-        let path = dir.join("nginx.conf");
-        fs::write(&path, config).expect("a configuration");
-        let mut command = lab.command(&program);
-        command.arg("-e").arg("stderr").arg("-p").arg(&dir).arg("-c").arg(&path);
-        Web::up(Running::start("nginx", &mut command, &lab.path("logs")), port, log)
+        let (arguments, log) = nginx_arguments(lab, root, &format!("127.0.0.1:{port}"));
+        let mut command = lab.command(nginx_program());
+        Web::up(Running::start("nginx", command.args(arguments), &lab.path("logs")), port, log)
     })
+}
+
+/// Where it is.
+pub fn nginx_program() -> PathBuf {
+    find_program("nginx").expect("nginx, which the lab has found")
+}
+
+/// Its arguments, to serve `root` at the address `at`; and where it notes its requests.
+pub fn nginx_arguments(lab: &Lab, root: &Path, at: &str) -> ([OsString; 6], PathBuf) {
+    let dir = lab.folder(&format!("nginx-{}", at.replace(':', "-")));
+    let log = dir.join("access.log");
+    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {}/{name};\n", dir.display()))
+        .concat();
+    // One process, which ends with the test.
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n{paths}    \
+         log_format ranges '$status $request_method $uri $http_range';\n    access_log {log} ranges;\n    \
+         server {{ listen {at}; root \"{root}\"; }}\n}}\n",
+        dir = dir.display(),
+        log = log.display(),
+        root = root.display(),
+    );
+    let path = dir.join("nginx.conf");
+    fs::write(&path, config).expect("a configuration");
+    (["-e".into(), "stderr".into(), "-p".into(), dir.into(), "-c".into(), path.into()], log)
 }
 
 /// A server of ranges made of python's `http.server`.
