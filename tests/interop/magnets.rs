@@ -120,7 +120,7 @@ fn v1_to_transmission() {
     let payload = Payload::new(&lab, Shape::Tree);
     let torrent = gannet::create(&lab, &payload, "v1", &[]);
     let out = lab.folder("out");
-    let leech = transmission::leech(&lab, &torrent.by_link(""), &out, Crypto::Usual);
+    let leech = transmission::leech_by_link(&lab, &torrent.by_link(""), &out);
     let _seed = gannet::seed(&lab, &torrent, &payload, &[leech.address()]);
     transmission::finish(leech, &lab, &payload, &out);
 }

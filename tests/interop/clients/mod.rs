@@ -8,6 +8,8 @@ pub mod opentracker;
 pub mod transmission;
 pub mod web;
 
+use std::fs;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::probe::{self, Manner};
@@ -31,6 +33,18 @@ impl Peer {
     fn answers(mut self, info_hash: [u8; 20], manner: Manner) -> Result<Self, String> {
         let port = self.port;
         self.process.try_until("an answer to a handshake", START, |_| probe::greet(port, info_hash, manner).ok())?;
+        Ok(self)
+    }
+
+    /// Waits until it listens, without calling it; where the system does not tell, until it answers a call.
+    fn listens(mut self) -> Result<Self, String> {
+        let port = self.port;
+        // Local address, remote address, state: 10 is "listening".
+        let told = |table: &str| table.contains(&format!(":{port:04X} 00000000:0000 0A"));
+        self.process.try_until("a listening socket", START, |_| match fs::read_to_string("/proc/net/tcp") {
+            Ok(table) => told(&table).then_some(()),
+            Err(_) => TcpStream::connect(("127.0.0.1", port)).ok().map(drop),
+        })?;
         Ok(self)
     }
 

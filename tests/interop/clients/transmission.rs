@@ -57,6 +57,11 @@ pub fn leech_over(lab: &Lab, torrent: &Torrent, out: &Path, crypto: Crypto, carr
     })
 }
 
+/// By a magnet link. It is not greeted before: whoever has been connected is let in again only after some seconds.
+pub fn leech_by_link(lab: &Lab, torrent: &Torrent, out: &Path) -> Peer {
+    again(|port| start(lab, "transmission-leech", port, torrent, out, Crypto::Usual, Carrier::Tcp).listens())
+}
+
 /// Waits until a download is complete, and compares.
 pub fn finish(mut leech: Peer, lab: &Lab, payload: &Payload, out: &Path) {
     leech.process.until("the end of the download", |_| lab.path(FINISHED).exists().then_some(()));
