@@ -119,9 +119,7 @@ pub fn granted_buffers(egress: &Egress) -> io::Result<(usize, usize)> {
     let socket = egress.socket(socket2::Domain::IPV4, socket2::Type::DGRAM, socket2::Protocol::UDP)?;
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    let granted = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
-    // Linux doubles what it is asked for, and says so: half is for its own use.
-    Ok((SOCKET_BUFFER, if cfg!(target_os = "linux") { granted / 2 } else { granted }))
+    Ok((SOCKET_BUFFER, crate::sys::socket_buffer(&socket)?))
 }
 
 impl UdpHub {

@@ -26,3 +26,13 @@ pub fn bind_client(builder: reqwest::ClientBuilder, device: &str) -> reqwest::Cl
         builder
     }
 }
+
+/// Bytes that a socket may hold, of what comes or of what goes, whichever is less.
+///
+/// # Errors
+/// As the system says.
+pub fn socket_buffer(socket: &socket2::Socket) -> io::Result<usize> {
+    let both = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
+    // Linux doubles what it is asked for, and says so: half is for its own use.
+    Ok(if cfg!(target_os = "linux") { both / 2 } else { both })
+}

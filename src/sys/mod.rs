@@ -18,7 +18,7 @@ mod space;
 mod usage;
 
 pub use clock::is_clock_kept;
-pub use device::{bind_client, bind_socket};
+pub use device::{bind_client, bind_socket, socket_buffer};
 pub use dir::{Access, Dir};
 pub use file::{
     Cached, data_from, drop_cached, inode, is_cached, is_executable, is_in_memory, make_executable, path_of, private,
