@@ -6,7 +6,7 @@ use std::time::Duration;
 use gannet::session::{Config, Encryption, Event, Torrent};
 use gannet::utp::{Header, Kind};
 
-use crate::lab::{Lab, MIB, Node, PATIENCE, Payload, done, until, within};
+use crate::lab::{Lab, MIB, Node, PATIENCE, Payload, SOON, done, until, within};
 
 /// A session without TCP.
 async fn node(lab: &Lab, name: &str, set: impl FnOnce(&mut Config)) -> Node {
@@ -98,6 +98,25 @@ async fn many_leechers_share_one_socket_with_one_seeder() {
         payload.assert_in(&leecher.folder);
         leecher.stop().await;
     }
+    seeder.stop().await;
+}
+
+/// The end of a session is told to those who are connected, which do not have to wait until it is taken for gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_says_so() {
+    let lab = Lab::new();
+    let payload = Payload::file("data", MIB);
+    let seeder = node(&lab, "seeder", |_| ()).await;
+    let seed = seeder.seed(&payload).await;
+    let mut events = seed.events();
+    let leecher = node(&lab, "leecher", |_| ()).await;
+    done(&leecher.get(&payload, &[seeder.address()]).await).await;
+    leecher.stop().await;
+    drop(leecher);
+    within(SOON, "the end of the connection", async {
+        while !matches!(events.recv().await.unwrap(), Event::PeerClosed { .. }) {}
+    })
+    .await;
     seeder.stop().await;
 }
 

@@ -187,10 +187,11 @@ fn w20_huge_masks_name_only_what_was_sent() {
 }
 
 #[test]
-fn w20_numbers_wrap() {
-    // Longer than 65,536 packets, while the clock in the packets wraps as well.
+fn w20_n12_numbers_and_clocks_wrap() {
+    // Longer than 65,536 packets, while the clock in the packets wraps as well: after 30 days, for the 604th time.
     let mut net = Net::new(21);
     let (a, b) = (net.host(), net.host());
+    net.run_until(Duration::from_micros((1 << 32) * 603));
     net.line(Line { mtu: 1232, ..Line::new(400.0, 5, 1024) }, &[(a, b), (b, a)]);
     net.connect(a, b, Flow { to_write: 100_000_000, close_after: true, ..Flow::default() });
     let busy = |net: &mut Net| net.hosts[1].flows.values().next().is_none_or(|flow| !flow.ended);

@@ -62,7 +62,7 @@ impl Bottleneck {
 /// Rate in Mbit/s, delay in ms, queue in KiB; the least share of the line in the first five seconds, and from ten to
 /// twenty.
 #[test]
-fn a_clean_line_is_filled_and_its_queue_is_not() {
+fn n3_a_clean_line_is_filled_and_its_queue_is_not() {
     let table = [
         (100.0, 5, 4096, 0.8, 0.9),
         (100.0, 25, 4096, 0.8, 0.9),
@@ -87,26 +87,32 @@ fn a_clean_line_is_filled_and_its_queue_is_not() {
     }
 }
 
-/// Losses and duplicates in parts of a thousand, jitter in ms; the least payload in kB/s. The line takes 100 Mbit/s and
-/// has a round trip of 50 ms.
+/// Losses and duplicates in parts of a thousand, delay one way and jitter in ms; the least payload in kB/s. The line takes
+/// 100 Mbit/s.
 #[test]
-fn a_faulty_line_is_used_as_far_as_it_goes() {
+fn n1_n2_a_faulty_line_is_used_as_far_as_it_goes() {
     let table = [
-        (1, 0, 0, 1800),
-        (5, 0, 0, 800),
-        (20, 0, 0, 450),
-        (50, 0, 0, 250),
-        (0, 0, 3, 8000),
-        (0, 20, 20, 6000),
-        (5, 20, 5, 700),
+        (1, 0, 25, 0, 1800),
+        (5, 0, 25, 0, 800),
+        (20, 0, 25, 0, 450),
+        (50, 0, 25, 0, 250),
+        (200, 0, 25, 0, 40),
+        (0, 0, 25, 3, 8000),
+        (0, 20, 25, 20, 6000),
+        (5, 20, 25, 5, 700),
+        (0, 0, 5, 5, 8000),
+        (5, 20, 250, 30, 60),
     ];
-    for (loss, duplicates, jitter, least) in table {
+    for (loss, duplicates, delay, jitter, least) in table {
         let jitter = Duration::from_millis(jitter);
-        let line = Line { loss, duplicates, jitter, ..Line::new(100.0, 25, 1024) };
+        let line = Line { loss, duplicates, jitter, ..Line::new(100.0, delay, 1024) };
         let mut world = Bottleneck::new(2, line, 1);
         world.start(0);
         let rate = world.shares(5, 25)[0] * world.line().rate;
-        assert!(rate >= f64::from(least) * 1000.0, "{loss}‰ lost, {duplicates}‰ twice, jitter {jitter:?}: {rate}");
+        assert!(
+            rate >= f64::from(least) * 1000.0,
+            "{loss}‰ lost, {duplicates}‰ twice, delay {delay} ms, jitter {jitter:?}: {rate}"
+        );
     }
 }
 
@@ -185,9 +191,10 @@ fn what_was_written_before_closing_arrives() {
 }
 
 #[test]
-fn paths_for_short_packets_only_are_found_out() {
+fn n4_paths_for_short_packets_only_are_found_out() {
     // With a path that carries no more than the base length, and one whose limit sinks under way.
-    for (first, then) in [(1472, 1472), (1400, 1400), (1232, 1232), (1472, 1250), (1472, 520)] {
+    for (first, then) in [(1472, 1472), (1400, 1400), (1252, 1252), (1232, 1232), (548, 548), (1472, 1250), (1472, 520)]
+    {
         let mut world = Bottleneck::new(8, Line { mtu: first, ..Line::new(20.0, 25, 256) }, 1);
         world.start(0);
         world.net.run_until(secs(5));
