@@ -108,6 +108,8 @@ fn every_mistake_has_its_code_and_one_line() {
         (&["get", "data.torrent", "--exclude", "data"], 2, "none of its files is selected"),
         (&["get", "data.torrent", "data.torrent"], 2, "twice"),
         (&["get", "data.torrent", "a.bin.torrent", "--save-torrent", "x"], 2, "--save-torrent x"),
+        (&["create", "data", "-o", "/proc/x.torrent"], 4, "/proc"),
+        (&["share", "data", "-o", "/proc/x.torrent"], 4, "--output names another place"),
         (&["share"], 2, "PATH"),
         (&["share", "none"], 4, "none: no such file"),
         (&["share", "data", "data/a.bin", "-o", "x.torrent"], 2, "name a folder"),

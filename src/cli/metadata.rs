@@ -39,7 +39,9 @@ pub(super) async fn fetch<T>(
     let peers = signals.unless(get::resolve(&network.peers, &network.egress.egress()?)).await?;
     let disk = DiskOptions { state_dir, ..DiskOptions::default() };
     let mut config = get::config(network, &disk)?;
-    config.ip_filter = ip_filter::read(&network.ip_filters, &peers, &mut Reporter::new(output))?;
+    // What it warns of is for people: with JSON there is one object and nothing else.
+    let mut reporter = Reporter::new(&OutputOptions { json: false, ..output.clone() });
+    config.ip_filter = ip_filter::read(&network.ip_filters, &peers, &mut reporter)?;
     // A router's answer would come too late to be of use.
     config.port_mapping = None;
     config.disk_threads = Some(1);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::Global;
 use super::args::ShareArgs;
-use super::exit::{Failure, shown};
+use super::exit::{Code, Failure, shown};
 use super::json::line;
 use super::making::{Draft, Made, note_format};
 use super::options::{Layer, SeedOptions};
@@ -84,7 +84,10 @@ fn beside(path: &Path) -> Result<PathBuf, Failure> {
 /// Refused before an hour of hashing. Whether a torrent that is there is the same one shows only after it.
 fn check(output: &Output, force: bool) -> Result<(), Failure> {
     let may_be_same = matches!(output, Output::File(path) if is_torrent(path));
-    output.check(force || may_be_same)
+    output.check(force || may_be_same).map_err(|failure| match failure.code {
+        Code::Disk => Failure { message: format!("{}; --output names another place", failure.message), ..failure },
+        _ => failure,
+    })
 }
 
 fn is_torrent(path: &Path) -> bool {

@@ -32,12 +32,15 @@ impl Output {
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => Err(Failure::usage(format!("{}: a folder; name a file", shown(path)))),
             Ok(_) if !force => Err(exists(path)),
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::disk(path, &e)),
+            _ => {
                 let folder = folder_of(path);
-                fs::metadata(folder).map(|_| ()).map_err(|e| Failure::disk(folder, &e))
+                fs::metadata(folder).map_err(|e| Failure::disk(folder, &e))?;
+                // The folder may be read-only, or somebody else's.
+                let draft = draft_of(path);
+                let tried = File::create_new(&draft).and_then(|_| fs::remove_file(&draft));
+                tried.map_err(|e| Failure::disk(path, &e))
             }
-            Err(e) => Err(Failure::disk(path, &e)),
         }
     }
 
@@ -45,10 +48,7 @@ impl Output {
     pub(super) fn write(&self, torrent: &[u8], force: bool) -> Result<(), Failure> {
         let Self::File(path) = self else { return screen::output_bytes(torrent) };
         let refused = |e: io::Error| Failure::disk(path, &e);
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(path.file_name().unwrap_or_default());
-        hidden.push(format!(".{}.tmp", std::process::id()));
-        let draft = path.with_file_name(hidden);
+        let draft = draft_of(path);
         let written = File::create_new(&draft).and_then(|mut file| {
             file.write_all(torrent)?;
             file.sync_all()
@@ -63,6 +63,14 @@ impl Output {
             other => other.map_err(refused),
         }
     }
+}
+
+/// What is to be the file at `path` is called so until it is whole.
+fn draft_of(path: &Path) -> PathBuf {
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(path.file_name().unwrap_or_default());
+    hidden.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(hidden)
 }
 
 /// Gives `draft` the name `path` only if nothing has it. File systems without hard links get a look before the move.

@@ -155,7 +155,7 @@ fn little_is_fetched_twice() {
     }
 }
 
-/// W13: at the end everybody is slow, and all that is left is asked of many. Not more than as much again comes in vain.
+/// W13: everybody is slow, and what is left at the end is asked of many. A quarter of the torrent comes in vain at most.
 #[test]
 fn w13_endgame_among_slow_peers() {
     let size = 2 * MIB;
