@@ -19,6 +19,7 @@ fn default_value(key: &str) -> Option<String> {
         "dir" => ".".to_owned(),
         "preallocate" => "full".to_owned(),
         "durability" => "sync".to_owned(),
+        "disk-retry" => "5s".to_owned(),
         "limit-down" | "limit-up" => "none".to_owned(),
         "max-peers" => "100".to_owned(),
         "state-dir" => default_state_dir().ok()?.to_string_lossy().into_owned(),

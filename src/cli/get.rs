@@ -221,6 +221,7 @@ pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Con
         port_mapping: (!network.no_port_mapping).then(NatConfig::default),
         encryption: network.encryption.map_or(defaults.encryption, Into::into),
         web_seeds: !network.no_web_seeds,
+        disk_retry: disk.disk_retry.unwrap_or(defaults.disk_retry),
         ..defaults
     })
 }

@@ -125,6 +125,9 @@ pub(super) struct DiskOptions {
     /// How files are read and written [default: auto]
     #[arg(long, value_name = "HOW", hide_short_help = true)]
     pub(super) storage: Option<StorageChoice>,
+    /// From a failure of the disk to the next try, doubled each time; four times that while it is full [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, hide_short_help = true)]
+    pub(super) disk_retry: Option<Duration>,
     /// Where the state of downloads is kept [default: ~/.local/state/gannet]
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
@@ -399,7 +402,7 @@ layer!(NetworkOptions {
 });
 layer!(EgressOptions { bind_device, proxy, name_servers });
 layer!(GoalOptions { seed_ratio, seed_time });
-layer!(DiskOptions { storage, state_dir });
+layer!(DiskOptions { storage, disk_retry, state_dir });
 layer!(DownloadOptions {
     dir,
     select,

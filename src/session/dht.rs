@@ -1,6 +1,5 @@
 //! The session's DHT node: its state file, and who may use it.
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +13,8 @@ use crate::net::egress::Egress;
 use crate::net::udp::UdpHub;
 use crate::storage::state_file;
 
-/// The state file in the session's folder...
+/// The state file in the session's folder.
 const STATE_FILE: &str = "dht.state";
-/// ...and what shows that a process uses it.
-const LOCK_FILE: &str = "dht.lock";
 
 /// How often nodes and ids are saved.
 const SAVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
@@ -27,7 +24,7 @@ pub(super) struct Dht {
     pub(super) client: DhtClient,
     saving: Option<(PathBuf, JoinHandle<()>)>,
     /// Held for the node's life.
-    _lock: Option<File>,
+    _lock: Option<state_file::Lock>,
 }
 
 impl Dht {
@@ -43,7 +40,8 @@ impl Dht {
         let loaded = state_file::load(&path, MAX_STATE_LEN as u64, SavedState::from_bytes);
         // What is damaged was logged; a node begins without as well.
         let mut saved = loaded.ok().flatten().map(|(state, _)| state).unwrap_or_default();
-        let lock = lock(&state_dir.join(LOCK_FILE));
+        let lock = state_file::lock(&path).inspect_err(|error| tracing::info!(%error, "no lock for the DHT's state"));
+        let lock = lock.ok().flatten();
         if lock.is_none() {
             (saved.ids_v4, saved.ids_v6) = (Vec::new(), Vec::new());
         }
@@ -86,28 +84,6 @@ async fn save(client: &DhtClient, path: &Path) {
     let saved = tokio::task::spawn_blocking(move || state_file::save(&path, &state.to_bytes())).await;
     if let Ok(Err(error)) = saved {
         tracing::warn!(%error, "the state of the DHT node is not saved");
-    }
-}
-
-/// The lock on `path`, unless another process has it.
-fn lock(path: &Path) -> Option<File> {
-    let open = || {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true);
-        crate::sys::private(&mut options);
-        options.open(path)
-    };
-    let file = open().inspect_err(|error| tracing::info!(%error, "no lock for the DHT's state")).ok()?;
-    match file.try_lock() {
-        Ok(()) => Some(file),
-        Err(TryLockError::WouldBlock) => None,
-        Err(TryLockError::Error(error)) => {
-            tracing::info!(%error, "no lock for the DHT's state");
-            None
-        }
     }
 }
 

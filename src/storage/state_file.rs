@@ -115,6 +115,53 @@ pub fn load<T, E: std::fmt::Display>(
     load_from(&folder, name, max_len, parse)
 }
 
+/// Shows other processes that a file of state is in use, as long as it lives.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+/// Locks the file of state at `path`, by a file `.lock` beside it, which goes when the lock goes. `None` if another
+/// process has it, or another part of this one. Its folder is made if it is not there.
+///
+/// # Errors
+/// As the system says: the file system may know no locks.
+pub fn lock(path: &Path) -> Result<Option<Lock>, StorageError> {
+    let fail = |e: io::Error| StorageError::new(path, "lock", e);
+    let (folder, name) = place(path);
+    fs::create_dir_all(&folder.0).map_err(fail)?;
+    let path = folder.0.join(beside(name, ".lock"));
+    loop {
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        crate::sys::private(&mut options);
+        let file = options.open(&path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(fs::TryLockError::Error(e)) => return Err(fail(e)),
+        }
+        // Whoever had it may have removed it meanwhile.
+        let same = fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|locked| is_same(&named, &locked)));
+        if same {
+            return Ok(Some(Lock { file, path }));
+        }
+    }
+}
+
+fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
 /// Removes the file and the generation before it.
 ///
 /// # Errors
@@ -227,6 +274,17 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!((load_text(&path), fs::read_dir(path.parent().unwrap()).unwrap().count()), (Ok(None), 0));
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/state");
+        let first = lock(&path).unwrap().unwrap();
+        assert!(lock(&path).unwrap().is_none() && lock(&dir.path().join("new/other")).unwrap().is_some());
+        drop(first);
+        assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 0);
+        assert!(lock(&path).unwrap().is_some());
     }
 
     #[test]

@@ -136,10 +136,11 @@ impl Task {
 
     /// The files are open.
     pub(super) fn open(&mut self, opened: Opened) {
-        let Opened { storage, have, lasting, saved } = opened;
+        let Opened { storage, have, lasting, saved, lock } = opened;
         let priorities = opening::priorities(storage.geometry(), &storage);
         self.missing = opening::missing_pieces(&storage, &have);
         self.saved = saved;
+        self.lock = lock;
         self.ledger = Some(Ledger::new(lasting));
         self.shared.open(storage, &have, &priorities);
     }

@@ -1,6 +1,6 @@
 //! From a torrent's description to open files and the knowledge of what is in them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +10,7 @@ use super::{Failure, Fault, Inner, Spec};
 use crate::base::{Bitfield, Geometry, PieceIndex};
 use crate::metainfo::Info;
 use crate::resume::Believed;
+use crate::storage::state_file::{self, Lock};
 use crate::storage::{Checked, ErrorKind, Layout, Options, PieceState, Place, Progress, Storage, StorageError, check};
 use crate::swarm::Priority;
 
@@ -24,6 +25,8 @@ pub(super) struct Opened {
     /// Those of them that are known to outlive a loss of power.
     pub(super) lasting: Bitfield,
     pub(super) saved: Saved,
+    /// Nobody else works on it. None where it is only read.
+    pub(super) lock: Option<Lock>,
 }
 
 impl From<StorageError> for Failure {
@@ -47,10 +50,11 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
         wanted: spec.torrent.selected.clone(),
     };
     let read_only = options.read_only;
+    let state_path = state_path(spec, info);
+    let lock = lock(&state_path, read_only)?;
     let storage = Storage::open(Layout::new(info, &spec.torrent.place), &spec.torrent.place, options)?;
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
-    let state_path = state_path(spec, info);
     let (mut saved, believed) = saving::load(&state_path, info, &storage);
     let hashed = spec.torrent.hashed_since.and_then(|since| saving::just_hashed(since, info, &storage));
     let nothing = Bitfield::new(info.geometry().piece_count());
@@ -72,7 +76,25 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
     tracing::info!(name = info.name(), backend = ?storage.backend(), reason = storage.backend_reason(), "storage");
     inner.have_bytes.store(bytes_of(&storage, have.iter()), Ordering::Relaxed);
     saved.path = state_path;
-    Ok(Opened { storage: Arc::new(storage), have, lasting, saved })
+    Ok(Opened { storage: Arc::new(storage), have, lasting, saved, lock })
+}
+
+/// Two that write to the same files and the same state would spoil both.
+fn lock(state: &Path, read_only: bool) -> Result<Option<Lock>, Failure> {
+    if read_only {
+        return Ok(None);
+    }
+    match state_file::lock(state) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => {
+            let why = "another gannet downloads this torrent at the moment; wait for it, or name another --state-dir";
+            Err(Failure::new(Fault::Usage, why))
+        }
+        Err(error) => {
+            tracing::info!(%error, "no lock for the state");
+            Ok(None)
+        }
+    }
 }
 
 fn state_path(spec: &Spec, info: &Info) -> PathBuf {

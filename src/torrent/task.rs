@@ -26,6 +26,7 @@ use crate::net::nat::Mappings;
 use crate::net::tracker::TrackerClient;
 use crate::net::web_seed::RangeClient;
 use crate::resume::Ledger;
+use crate::storage::state_file::Lock;
 use crate::storage::{Progress, Storage, StorageError};
 use crate::swarm::{self, Source, Spilled, Swarm, SwarmConfig};
 use crate::tracker::Totals;
@@ -71,11 +72,13 @@ pub(super) struct Task {
     /// Bytes that would be of use for fetching the metadata.
     pub(super) memory_wanted: u64,
     pub(super) saved: Saved,
+    /// Nobody else works on the files and the state.
+    pub(super) lock: Option<Lock>,
     /// Which pieces may be claimed; none before the files are open.
     pub(super) ledger: Option<Ledger>,
     /// What is wrong with the disk.
     pub(super) trouble: Option<Trouble>,
-    pub(super) past_trouble: Past,
+    pub(super) past_trouble: Option<Past>,
     /// Pieces that each file still lacks, by its number.
     pub(super) missing: Vec<u32>,
     /// Bytes verified since the last save.
@@ -226,6 +229,7 @@ impl Task {
             memory,
             memory_wanted: 0,
             saved: Saved::default(),
+            lock: None,
             ledger: None,
             trouble: None,
             past_trouble: None,
@@ -453,6 +457,9 @@ impl Task {
             let bytes = opening::bytes_of(&storage, std::iter::once(*piece));
             self.inner.have_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.inner.tell(Event::Piece { piece: piece.get() });
+        }
+        if !news.pieces.is_empty() {
+            self.on_written();
         }
         self.tell_whole_files(&storage, &news.pieces);
         if news.complete {

@@ -6,7 +6,8 @@
 //!        └── it fails again: a longer pause ◄── Storage::mend ┴──► fetching goes on
 //! ```
 //!
-//! It is told once when it begins, and once when it is over.
+//! It is told once when it begins, and once when it is over: when a piece was written, not when it only seems that one
+//! could be.
 
 use std::future::pending;
 use std::sync::atomic::Ordering;
@@ -47,8 +48,15 @@ pub(super) struct Trouble {
 
 type Mending = oneshot::Receiver<Result<Mended, StorageError>>;
 
-/// When the last trouble was over, and the pause that it took.
-pub(super) type Past = Option<(Instant, Duration)>;
+/// Trouble that seems to be over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    over: Instant,
+    /// The last pause that it took.
+    pause: Duration,
+    /// That it is over is not told yet.
+    untold: bool,
+}
 
 /// Waits for the end of a try to go on, for ever if there is none.
 pub(super) async fn mended(trouble: &mut Option<Trouble>) -> Result<Mended, StorageError> {
@@ -79,12 +87,19 @@ impl Task {
         let now = Instant::now();
         let (kind, shortest) = (error.kind(), self.spec.disk_retry);
         let trouble = self.trouble.get_or_insert_with(|| {
-            let relapse = self.past_trouble.filter(|(over, pause)| now.duration_since(*over) < *pause * RELAPSE);
-            let pause = next_pause(kind, shortest, relapse.map(|(_, pause)| pause));
+            let past = self.past_trouble.take();
+            let relapse = past.filter(|past| past.untold || now.duration_since(past.over) < past.pause * RELAPSE);
+            // There was space, and yet it failed: a quota, say. To try that again costs what is fetched for it.
+            let pause = match relapse {
+                Some(past) => next_pause(ErrorKind::Io, shortest, Some(past.pause)),
+                None => next_pause(kind, shortest, None),
+            };
             self.shared.turn(Swarm::pause_fetching);
             let failure = Failure::from_disk(error, ADVICE);
             self.inner.set_trouble(Some(failure.message.clone()));
-            self.inner.tell(Event::DiskError(failure));
+            if !past.is_some_and(|past| past.untold) {
+                self.inner.tell(Event::DiskError(failure));
+            }
             let doubt = Bitfield::new(storage.geometry().piece_count());
             Trouble { kind, doubt, pause, next: now + pause, mending: None }
         });
@@ -127,16 +142,26 @@ impl Task {
                     });
                     return self.wait_longer(trouble, now);
                 }
-                self.past_trouble = Some((now, trouble.pause));
+                self.past_trouble = Some(Past { over: now, pause: trouble.pause, untold: true });
                 self.inner.set_trouble(None);
-                self.inner.tell(Event::DiskMended);
                 self.shared.turn(Swarm::go_on_fetching);
+                if self.shared.turn_quietly(|swarm| swarm.is_complete()) {
+                    self.on_written();
+                }
             }
             Err(error) => {
                 trouble.kind = error.kind();
                 self.inner.set_trouble(Some(Failure::from_disk(error, ADVICE).message));
                 self.wait_longer(trouble, now);
             }
+        }
+    }
+
+    /// The disk has taken something, or there is nothing more that it has to take.
+    pub(super) fn on_written(&mut self) {
+        if let Some(past) = self.past_trouble.as_mut().filter(|past| past.untold && self.trouble.is_none()) {
+            past.untold = false;
+            self.inner.tell(Event::DiskMended);
         }
     }
 

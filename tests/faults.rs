@@ -1,0 +1,391 @@
+//! The real `gannet`, as a process, while the system fails: calls that fail (`strace -e inject=`), kills, limits.
+//!
+//! What must hold each time: it says so, it goes on when it can, and nothing is claimed that is not on the disk. Tests
+//! that need `strace` are skipped where there is none, unless `GANNET_INTEROP=required`.
+//!
+//! More of the same: `GANNET_KILLS=200 GANNET_KILL_MIB=1024 cargo test --release --test faults k1 -- --nocapture`.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use gannet::base::{Bitfield, PieceIndex};
+use gannet::hash;
+use gannet::metainfo::{Builder, Format, Metainfo};
+use gannet::resume::{MAX_RESUME_LEN, ResumeData};
+use gannet::session::{AddTorrent, Config, Place, SeedGoal, Session, State};
+use gannet::storage::state_file;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const PIECE: usize = 256 << 10;
+
+/// For what must happen, however busy the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A torrent of one file, a seeder of it in this process, and folders for a `gannet` that downloads it.
+struct Lab {
+    dir: TempDir,
+    data: Vec<u8>,
+    metainfo: Metainfo,
+    seeder: Session,
+    runtime: Runtime,
+}
+
+impl Lab {
+    fn new(len: usize, limit_up: Option<u64>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut data = vec![0; len];
+        fastrand::Rng::with_seed(5).fill(&mut data);
+        let mut builder = Builder::file("payload", len as u64);
+        (builder.format, builder.piece_length) = (Format::V1, Some(u32::try_from(PIECE).unwrap()));
+        let hashes: Vec<[u8; 20]> = data.chunks(PIECE).map(|piece| hash::sha1(&[piece])).collect();
+        let bytes = builder.plan().unwrap().finish(&hashes, &[]).unwrap();
+        let metainfo = Metainfo::parse(&bytes).unwrap();
+        fs::write(dir.path().join("payload.torrent"), bytes).unwrap();
+        fs::create_dir(dir.path().join("seed")).unwrap();
+        fs::write(dir.path().join("seed/payload"), &data).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let seeder = runtime.block_on(async {
+            let mut config = Config::new(dir.path().join("seed.state"));
+            config.listen = vec![([127, 0, 0, 1], 0).into()];
+            (config.limit_up, config.lsd) = (limit_up, false);
+            let session = Session::start(config).await.unwrap();
+            let mut add = AddTorrent::new(metainfo.clone(), Place::Exact(dir.path().join("seed/payload")));
+            add.seed = Some(SeedGoal::default());
+            let torrent = session.add(add).await.unwrap();
+            while torrent.status().state != State::Seeding {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            session
+        });
+        Self { dir, data, metainfo, seeder, runtime }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `gannet get`, run by `by` if that is something.
+    fn get(&self, by: &[&str], more: &[&str]) -> Running {
+        let mut words: Vec<String> = by.iter().map(|word| (*word).to_owned()).collect();
+        let shown = |path: PathBuf| path.to_str().unwrap().to_owned();
+        words.extend([env!("CARGO_BIN_EXE_gannet").to_owned(), "get".to_owned(), shown(self.path("payload.torrent"))]);
+        words.extend([
+            "--dir".to_owned(),
+            shown(self.path("out")),
+            "--state-dir".to_owned(),
+            shown(self.path("state")),
+        ]);
+        let offline =
+            "--no-dht --no-lsd --no-utp --no-port-mapping --no-trackers --listen 127.0.0.1:0 --json --disk-retry 100ms";
+        words.extend(offline.split(' ').map(str::to_owned));
+        words.extend(["--peer".to_owned(), self.seeder.listen_addresses()[0].to_string()]);
+        words.extend(more.iter().map(|word| (*word).to_owned()));
+        let (out, err) = (self.path("stdout"), self.path("stderr"));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        command.env("HOME", self.dir.path());
+        Running { child: command.spawn().unwrap(), out, err }
+    }
+
+    /// Under `strace`, which makes calls fail as `injections` say. `None` if there is no strace.
+    fn get_with(&self, injections: &[&str], more: &[&str]) -> Option<Running> {
+        if Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            assert!(std::env::var_os("GANNET_INTEROP").is_none_or(|v| v != "required"), "strace is not installed");
+            eprintln!("skipped: strace is not installed");
+            return None;
+        }
+        // The tracer is no parent of what it traces: signals go to that.
+        let mut by = vec!["strace", "-D", "-f", "-qq", "-o", "/dev/null"];
+        for injection in injections {
+            by.extend(["-e", injection]);
+        }
+        Some(self.get(&by, more))
+    }
+
+    /// Pieces that the state of the download claims.
+    fn claimed(&self) -> Bitfield {
+        let path = self.path("state").join(format!("{}.resume", self.metainfo.info.info_hash()));
+        let loaded = state_file::load(&path, MAX_RESUME_LEN as u64, ResumeData::from_bytes).unwrap();
+        loaded.map_or_else(|| Bitfield::new(self.metainfo.info.geometry().piece_count()), |(data, _)| data.have)
+    }
+
+    /// Whether the piece is in the file that was downloaded.
+    fn is_there(&self, file: &[u8], piece: PieceIndex) -> bool {
+        let at = piece.get() as usize * PIECE;
+        let end = (at + PIECE).min(self.data.len());
+        file.get(at..end).is_some_and(|bytes| bytes == &self.data[at..end])
+    }
+
+    fn assert_claims_hold(&self) -> usize {
+        let file = fs::read(self.path("out/payload")).unwrap_or_default();
+        for piece in self.claimed().iter() {
+            assert!(self.is_there(&file, piece), "{piece} is claimed and not there");
+        }
+        self.metainfo.info.geometry().pieces().filter(|piece| self.is_there(&file, *piece)).count()
+    }
+
+    fn assert_complete(&self) {
+        assert!(fs::read(self.path("out/payload")).unwrap() == self.data, "the data is wrong");
+        self.assert_claims_hold();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.seeder.stop(Duration::from_secs(1)));
+    }
+}
+
+struct Running {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Running {
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn said(&self) -> String {
+        let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        read(&self.out) + &read(&self.err)
+    }
+
+    /// How often it has said that the disk fails, and that it works again.
+    fn told(&self) -> (usize, usize) {
+        let said = self.said();
+        let count = |event: &str| said.matches(&format!("\"event\":\"{event}\"")).count();
+        (count("disk_error"), count("disk_mended"))
+    }
+
+    fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !so(self) {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended before: {what}\n{}", self.said());
+            assert!(Instant::now() < deadline, "never: {what}\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ctrl-C, or what `kill` sends.
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn from_environment(name: &str, otherwise: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
+
+/// K1: killed at random moments, the next run finds all that was written, and no state ever claims what is not there.
+#[test]
+fn k1_killed_at_random_moments() {
+    let (kills, mib) = (from_environment("GANNET_KILLS", 12), from_environment("GANNET_KILL_MIB", 24));
+    let rate = (mib as u64) << 19;
+    let lab = Lab::new(mib << 20, Some(rate));
+    let mut rng = fastrand::Rng::with_seed(9);
+    let (mut fetched, mut kept, mut restarts) = (0usize, 0usize, 0);
+    for kill in 0..kills {
+        let mut running = lab.get(&[], &[]);
+        std::thread::sleep(Duration::from_millis(rng.u64(20..1_000)));
+        let ended = running.child.try_wait().unwrap().is_some();
+        running.kill();
+        let there = lab.assert_claims_hold();
+        fetched += there.saturating_sub(kept);
+        kept = there;
+        if ended || there * 10 > lab.metainfo.info.geometry().piece_count() as usize * 9 {
+            // From the beginning.
+            let _ = fs::remove_dir_all(lab.path("out"));
+            let _ = fs::remove_dir_all(lab.path("state"));
+            (kept, restarts) = (0, restarts + 1);
+        }
+        eprintln!("kill {kill}: {there} pieces there, {} claimed", lab.claimed().count());
+    }
+    let missing = lab.metainfo.info.geometry().piece_count() as usize - kept;
+    let mut last = lab.get(&[], &[]);
+    assert!(last.wait().success(), "{}", last.said());
+    lab.assert_complete();
+    // What was on the disk is not fetched again.
+    let line = last.said().lines().find(|line| line.contains("\"event\":\"summary\"")).unwrap().to_owned();
+    let downloaded: usize =
+        line.split("\"downloaded\":").nth(1).unwrap().split([',', '}']).next().unwrap().parse().unwrap();
+    assert!(downloaded <= (missing + 4) * PIECE, "{downloaded} bytes for {missing} pieces that were missing");
+    eprintln!("{kills} kills, {restarts} downloads, {fetched} pieces found after kills");
+}
+
+/// K2: killed at each call of a save, there is always a state to be read, and it holds.
+#[test]
+fn k2_killed_in_each_call_of_a_save() {
+    let lab = Lab::new(4 << 20, None);
+    let mut killed = 0;
+    for call in ["fdatasync", "fsync", "rename"] {
+        for when in 1..=3 {
+            let injection = format!("inject={call}:signal=SIGKILL:when={when}");
+            let trace = format!("trace={call}");
+            let Some(mut running) = lab.get_with(&[&trace, &injection], &[]) else { return };
+            killed += usize::from(std::os::unix::process::ExitStatusExt::signal(&running.wait()) == Some(9));
+            lab.assert_claims_hold();
+            let mut again = lab.get(&[], &[]);
+            assert!(again.wait().success(), "{call} {when}: {}", again.said());
+            lab.assert_complete();
+            fs::remove_dir_all(lab.path("out")).unwrap();
+            fs::remove_dir_all(lab.path("state")).unwrap();
+        }
+    }
+    assert!(killed >= 4, "{killed} were killed");
+}
+
+/// K8: SIGTERM while the disk is full ends it in time, with its state saved.
+#[test]
+fn k8_terminated_while_the_disk_fails() {
+    let lab = Lab::new(4 << 20, None);
+    let fails = ["trace=pwritev", "inject=pwritev:error=ENOSPC:when=5+"];
+    let Some(mut running) = lab.get_with(&fails, &["--storage", "pwrite"]) else { return };
+    running.until("it is told", |running| running.told().0 == 1);
+    let start = Instant::now();
+    running.signal(rustix::process::Signal::TERM);
+    running.wait();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    lab.assert_claims_hold();
+    let mut again = lab.get(&[], &[]);
+    assert!(again.wait().success(), "{}", again.said());
+    lab.assert_complete();
+}
+
+/// D4: no space for the whole file is an error before the download; a file system that cannot take space beforehand, and
+/// a call that is interrupted, are none.
+#[test]
+fn d4_space_cannot_be_taken() {
+    let lab = Lab::new(2 << 20, None);
+    for (error, code) in [("ENOSPC", 4), ("EOPNOTSUPP", 0), ("EINTR:when=1", 0)] {
+        let injection = format!("inject=fallocate:error={error}");
+        let Some(mut running) = lab.get_with(&["trace=fallocate", &injection], &[]) else { return };
+        assert_eq!(running.wait().code(), Some(code), "{error}: {}", running.said());
+        if code == 0 {
+            lab.assert_complete();
+        }
+        let _ = fs::remove_dir_all(lab.path("out"));
+        let _ = fs::remove_dir_all(lab.path("state"));
+    }
+}
+
+/// D5, D18: a write fails, any of them, in any way: it is told, tried again, and nothing is missing in the end.
+#[test]
+fn d5_a_write_fails() {
+    let lab = Lab::new(3 << 20, None);
+    for (error, told) in [("EIO", 1), ("ENOSPC", 1), ("EDQUOT", 1), ("EINTR", 0)] {
+        for when in [1, 3] {
+            let injection = format!("inject=pwritev:error={error}:when={when}");
+            let pwrite = ["--storage", "pwrite"];
+            let Some(mut running) = lab.get_with(&["trace=pwritev", &injection], &pwrite) else { return };
+            assert!(running.wait().success(), "{error} {when}: {}", running.said());
+            let (failed, mended) = running.told();
+            // Each disk thread is counted by itself.
+            assert!(
+                failed == mended && (failed > 0) == (told > 0) || failed == 0 && when > 1,
+                "{error} {when}: {failed} {mended}"
+            );
+            lab.assert_complete();
+            fs::remove_dir_all(lab.path("out")).unwrap();
+            fs::remove_dir_all(lab.path("state")).unwrap();
+        }
+    }
+}
+
+/// D11: a sync fails once. What was written since the last good one is hashed again, from the disk, before it is claimed.
+#[test]
+fn d11_a_sync_fails_once() {
+    let lab = Lab::new(3 << 20, None);
+    let Some(mut running) = lab.get_with(&["trace=fdatasync", "inject=fdatasync:error=EIO:when=1"], &[]) else {
+        return;
+    };
+    assert!(running.wait().success(), "{}", running.said());
+    assert_eq!(running.told(), (1, 1), "{}", running.said());
+    lab.assert_complete();
+}
+
+/// D12: files may not become as long as they should, or there is no memory for maps: an error, or another way, and no
+/// signal.
+#[test]
+fn d12_limits_of_file_size() {
+    let lab = Lab::new(2 << 20, None);
+    let mut running = lab.get(&["prlimit", "--fsize=1000000"], &["--preallocate", "sparse", "--timeout", "3s"]);
+    assert_eq!(running.wait().code(), Some(4), "{}", running.said());
+    assert!(running.said().contains("file too large"), "{}", running.said());
+    let mut again = lab.get(&[], &[]);
+    assert!(again.wait().success(), "{}", again.said());
+    lab.assert_complete();
+}
+
+/// D13: a disk that takes a quarter of a second for each write is waited for.
+#[test]
+fn d13_a_slow_disk() {
+    let lab = Lab::new(4 << 20, None);
+    let slow = ["trace=pwritev", "inject=pwritev:delay_enter=250000"];
+    let Some(mut running) = lab.get_with(&slow, &["--storage", "pwrite"]) else { return };
+    assert!(running.wait().success(), "{}", running.said());
+    assert_eq!(running.told(), (0, 0));
+    lab.assert_complete();
+}
+
+/// D16: two at a time on one torrent: the second says so, and the first goes on.
+#[test]
+fn d16_two_on_one_state() {
+    let lab = Lab::new(4 << 20, Some(2 << 20));
+    let mut first = lab.get(&[], &[]);
+    first.until("it downloads", |running| running.said().contains("\"event\":\"piece\""));
+    let said = fs::read_to_string(&first.out).unwrap();
+    let mut second = Command::new(env!("CARGO_BIN_EXE_gannet"))
+        .args(["get", "--no-dht", "--no-lsd", "--no-utp", "--no-port-mapping", "--listen", "127.0.0.1:0"])
+        .args(["--dir", lab.path("out").to_str().unwrap(), "--state-dir", lab.path("state").to_str().unwrap()])
+        .arg(lab.path("payload.torrent"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = second.wait().unwrap();
+    let why = std::io::read_to_string(second.stderr.take().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(2), "{why}");
+    assert!(why.contains("another gannet"), "{why}");
+    assert!(first.wait().success(), "{said}{}", first.said());
+    lab.assert_complete();
+}
+
+/// N9: with few descriptors everything still works.
+#[test]
+fn n9_few_descriptors() {
+    let lab = Lab::new(2 << 20, None);
+    let mut running = lab.get(&["prlimit", "--nofile=64:64"], &[]);
+    assert!(running.wait().success(), "{}", running.said());
+    lab.assert_complete();
+}
