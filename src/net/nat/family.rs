@@ -1,6 +1,6 @@
 //! What one task does: the mappings of one family, from the first question to their removal.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +68,13 @@ impl Lease {
             Self::Pinhole(pinhole) => pinhole.seen(),
         }
     }
+}
+
+/// A UPnP device: what it does depends on the family.
+#[derive(Clone)]
+enum Upnp {
+    Router(upnp::Router),
+    Firewall(upnp::Firewall),
 }
 
 /// A lease, and when it is over.
@@ -214,6 +221,7 @@ impl Family {
             if !address.ip().is_unspecified() && address.ip() != gateway.ours {
                 continue;
             }
+            let ours = SocketAddr::new(gateway.ours, port.get());
             // One port for TCP and UDP, if the router has it: peers expect that.
             let same = self.held.iter().map(|held| held.lease.seen()).find(|seen| seen.port == port.get());
             let outside = same.and_then(|seen| NonZeroU16::new(seen.external.port())).unwrap_or(port);
@@ -224,14 +232,14 @@ impl Family {
                     match self.lease(async move { by_pmp.await.map(|lease| Lease::Pmp(lease, protocol)) }).await {
                         Ok(lease) => lease,
                         Err(why) if self.held.is_empty() && !device => {
-                            let found = self.upnp_router(&gateway).await;
+                            let found = self.upnp(&gateway).await;
                             let found = found.map_err(|e| State::Failed(format!("{why}; {e}")))?;
-                            self.by_upnp(router.insert(found), gateway.ours, protocol, port, outside).await?
+                            self.by_upnp(router.insert(found), ours, protocol, outside).await?
                         }
                         Err(why) => return Err(State::Failed(why)),
                     }
                 }
-                Some(router) => self.by_upnp(router, gateway.ours, protocol, port, outside).await?,
+                Some(router) => self.by_upnp(router, ours, protocol, outside).await?,
             };
             let Mapped { method, external, router, .. } = lease.seen();
             tracing::info!(%protocol, port, %external, %router, %method, "port mapped");
@@ -243,32 +251,31 @@ impl Family {
         Ok(())
     }
 
-    /// UPnP routers are looked for over IPv4, for holes in the firewall of IPv6 too.
-    async fn upnp_router(&self, gateway: &Gateway) -> Result<upnp::Router, String> {
-        let v4 = match self.config.gateways {
-            _ if self.v4 => *gateway,
-            Some([v4, _]) => v4.ok_or_else(|| "no router".to_owned())?,
-            None => gateway::find(&self.egress, true)?,
-        };
-        upnp::Router::find(&v4, &self.egress, &self.config).await
+    async fn upnp(&self, gateway: &Gateway) -> Result<Upnp, String> {
+        if self.v4 {
+            upnp::Router::find(gateway, &self.egress, &self.config).await.map(Upnp::Router)
+        } else {
+            upnp::Firewall::find(gateway, &self.egress, &self.config).await.map(Upnp::Firewall)
+        }
     }
 
     async fn by_upnp(
         &mut self,
-        router: &upnp::Router,
-        ours: IpAddr,
+        device: &Upnp,
+        ours: SocketAddr,
         protocol: Protocol,
-        port: NonZeroU16,
         outside: NonZeroU16,
     ) -> Result<Lease, State> {
-        let router = router.clone();
+        let device = device.clone();
         let lease = self.lease(async move {
-            if let IpAddr::V6(ours) = ours {
-                let ours = SocketAddrV6::new(ours, port.get(), 0, 0);
-                upnp::Pinhole::new(&router, protocol, ours).await.map(Lease::Pinhole)
-            } else {
-                let ours = SocketAddr::new(ours, port.get());
-                upnp::Lease::new(&router, protocol, ours, outside).await.map(Lease::Upnp)
+            match (device, ours) {
+                (Upnp::Router(router), ours) => {
+                    upnp::Lease::new(&router, protocol, ours, outside).await.map(Lease::Upnp)
+                }
+                (Upnp::Firewall(firewall), SocketAddr::V6(ours)) => {
+                    upnp::Pinhole::new(&firewall, protocol, ours).await.map(Lease::Pinhole)
+                }
+                (Upnp::Firewall(_), SocketAddr::V4(_)) => Err("UPnP: IPv4 has no holes".to_owned()),
             }
         });
         lease.await.map_err(State::Failed)

@@ -12,13 +12,14 @@ mod family;
 mod gateway;
 mod pmp;
 mod relay;
+mod search;
 mod upnp;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -150,13 +151,19 @@ pub struct Mappings {
 pub struct NatConfig {
     /// Where UPnP devices are looked for.
     pub ssdp: SocketAddr,
+    /// The same over IPv6.
+    pub ssdp_v6: SocketAddr,
     /// The routers of both families, IPv4 first, instead of those of the system.
     pub gateways: Option<[Option<Gateway>; 2]>,
 }
 
 impl Default for NatConfig {
     fn default() -> Self {
-        Self { ssdp: SocketAddr::from(([239, 255, 255, 250], 1900)), gateways: None }
+        Self {
+            ssdp: (Ipv4Addr::new(239, 255, 255, 250), 1900).into(),
+            ssdp_v6: (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc), 1900).into(),
+            gateways: None,
+        }
     }
 }
 

@@ -42,6 +42,8 @@ struct Router {
     /// Connections with others than it.
     astray: AtomicU8,
     ssdp: SocketAddr,
+    /// On the loopback address of IPv6, if there is one.
+    ssdp_v6: Option<SocketAddr>,
 }
 
 impl Router {
@@ -53,12 +55,18 @@ impl Router {
         let pmp = UdpSocket::bind((ip, crab_nat::GATEWAY_PORT)).await.unwrap();
         let ssdp = UdpSocket::bind((ip, 0)).await.unwrap();
         let web = TcpListener::bind((ip, 0)).await.unwrap();
+        let v6 = match UdpSocket::bind("[::1]:0").await {
+            Ok(ssdp) => Some((ssdp, TcpListener::bind("[::1]:0").await.unwrap())),
+            Err(_) => None,
+        };
+        let ssdp_v6 = v6.as_ref().map(|(ssdp, _)| ssdp.local_addr().unwrap());
         let router = Arc::new(Self {
             skills,
             ip,
             table: Mutex::default(),
             astray: AtomicU8::new(0),
             ssdp: ssdp.local_addr().unwrap(),
+            ssdp_v6,
         });
         let elsewhere = Ipv4Addr::from(ip.to_bits() | 0x80);
         let liar = UdpSocket::bind((elsewhere, 0)).await.unwrap();
@@ -104,6 +112,22 @@ impl Router {
                 let _ = c.web(stream).await;
             }
         });
+        if let Some((ssdp, web)) = v6 {
+            let at = web.local_addr().unwrap();
+            let e = router.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 1500];
+                while let Ok((_, from)) = ssdp.recv_from(&mut buffer).await {
+                    let answer = format!("HTTP/1.1 200 OK\r\nLOCATION: http://{at}/d.xml\r\n\r\n");
+                    let _ = ssdp.send_to(answer.as_bytes(), from).await;
+                }
+            });
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = web.accept().await {
+                    let _ = e.web(stream).await;
+                }
+            });
+        }
         router
     }
 
@@ -275,7 +299,9 @@ impl Router {
 
     fn config(&self) -> NatConfig {
         let gateway = Gateway { router: (self.ip, 0).into(), ours: self.ip.into() };
-        NatConfig { ssdp: self.ssdp, gateways: Some([Some(gateway), None]) }
+        let gateways = Some([Some(gateway), None]);
+        let ssdp_v6 = self.ssdp_v6.unwrap_or_else(|| NatConfig::default().ssdp_v6);
+        NatConfig { ssdp: self.ssdp, ssdp_v6, gateways }
     }
 
     /// Maps port 6881, and waits for `v4` to be settled.
@@ -452,6 +478,9 @@ async fn a_router_that_knows_nothing_is_not_waited_for_for_long() {
 #[tokio::test]
 async fn a_hole_for_ipv6() {
     let router = Router::start(Skills { upnp: true, ..Skills::default() }).await;
+    if router.ssdp_v6.is_none() {
+        return;
+    }
     let mut config = router.config();
     let v6 = Gateway { router: "[::1]:0".parse().unwrap(), ours: "2001:db8::5".parse().unwrap() };
     config.gateways = config.gateways.map(|[v4, _]| [v4, Some(v6)]);

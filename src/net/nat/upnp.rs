@@ -1,18 +1,18 @@
 //! UPnP: port mappings of internet gateway devices (WANIPConnection), and pinholes for IPv6 (WANIPv6FirewallControl).
 //!
-//! Anybody in the network may answer the search, and answers may name any address. Only those of the router itself are
-//! let through ([`relay`]), and `igd_next` follows no address in them but the router's; it also bounds their length.
+//! `igd_next` searches on loopback only, and is told there what the router has answered ([`search`](super::search)). It
+//! follows no other address than the one in that answer, and bounds the length of what it reads.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use igd_next::aio::tokio::{Tokio, search_gateway};
-use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
-use tokio::net::UdpSocket;
+use igd_next::aio::tokio::{Tokio, search_gateway, search_ipv6_firewall_gateway};
+use igd_next::{AddPortError, PortMappingProtocol, SearchError, SearchOptions};
 
 use super::relay::udp_at;
+use super::search::{MAX_ANSWER, ask};
 use super::{Gateway, LEASE, Mapped, Method, NatConfig, Protocol};
 use crate::net::egress::Egress;
 
@@ -22,42 +22,22 @@ const SEARCH: Duration = Duration::from_secs(4);
 /// How long one request may take. Routers have been seen to need more than a second.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// What is searched for; whatever else a router is, it answers to one of these.
-const TARGETS: [&str; 3] = ["device:InternetGatewayDevice", "service:WANIPConnection", "service:WANPPPConnection"];
-
-/// Bytes of an answer to the search that are read; longer ones are cut, and make no sense then.
-const MAX_ANSWER: usize = 1_500;
-
 /// Other ports that are tried outside when ours is taken there.
 const OTHER_PORTS: usize = 5;
 
 /// What is shown for the mapping in the router's pages.
 const DESCRIPTION: &str = "gannet";
 
-type Device = igd_next::aio::Gateway<Tokio>;
-
-/// A router that speaks it.
+/// A router that maps ports of IPv4.
 #[derive(Clone, Debug)]
 pub(super) struct Router {
-    device: Device,
+    device: igd_next::aio::Gateway<Tokio>,
 }
 
 impl Router {
     /// Looks for the one at `gateway`.
     pub(super) async fn find(gateway: &Gateway, egress: &Egress, config: &NatConfig) -> Result<Self, String> {
-        let failed = |e: io::Error| format!("UPnP: {e}");
-        // Both ends of this are here, whatever device was chosen for the outside.
-        let near = udp_at(&Egress::default(), (Ipv4Addr::LOCALHOST, 0).into()).map_err(failed)?;
-        let mut options = SearchOptions::default();
-        options.bind_addr = (Ipv4Addr::LOCALHOST, 0).into();
-        options.broadcast_address = near.local_addr().map_err(failed)?;
-        options.timeout = Some(SEARCH);
-        options.allowed_gateway_ips = vec![gateway.router.ip()];
-        let device = tokio::select! {
-            found = search_gateway(options) => found.map_err(|e| format!("UPnP: {e}"))?,
-            Err(e) = relay(&near, gateway, egress, config) => return Err(failed(e)),
-        };
-        Ok(Self { device })
+        Ok(Self { device: found(gateway, egress, config, search_gateway).await? })
     }
 
     async fn external_ip(&self) -> Result<IpAddr, String> {
@@ -65,26 +45,44 @@ impl Router {
     }
 }
 
-/// Asks the network what `igd_next` asks `near`, a socket on loopback, and gives it what the router answers, and nothing
-/// that others do. Ends only with an error.
-async fn relay(near: &UdpSocket, gateway: &Gateway, egress: &Egress, config: &NatConfig) -> io::Result<()> {
-    // By the address the system knows by which device the question is to leave.
-    let far = udp_at(egress, SocketAddr::new(gateway.ours, 0))?;
-    let mut question = [0; MAX_ANSWER];
-    let (_, asker) = near.recv_from(&mut question).await?;
-    for target in TARGETS {
-        let question = format!(
-            "M-SEARCH * HTTP/1.1\r\nHOST: {}\r\nMAN: \"ssdp:discover\"\r\nMX: 2\r\nST: urn:schemas-upnp-org:{target}:1\r\n\r\n",
-            config.ssdp
-        );
-        far.send_to(question.as_bytes(), config.ssdp).await?;
+/// A router that keeps strangers of IPv6 out, and lets them in where it is asked to.
+#[derive(Clone, Debug)]
+pub(super) struct Firewall {
+    device: igd_next::aio::Ipv6FirewallGateway<Tokio>,
+}
+
+impl Firewall {
+    /// Looks for the one at `gateway`, over IPv6: whoever opens a hole must ask from the address behind it.
+    pub(super) async fn find(gateway: &Gateway, egress: &Egress, config: &NatConfig) -> Result<Self, String> {
+        Ok(Self { device: found(gateway, egress, config, search_ipv6_firewall_gateway).await? })
     }
-    let mut answer = [0; MAX_ANSWER];
-    loop {
-        let (len, from) = far.recv_from(&mut answer).await?;
-        if from.ip() == gateway.router.ip() {
-            near.send_to(answer.get(..len).unwrap_or_default(), asker).await?;
-        }
+}
+
+/// Has `igd_next` make out what the router says that it is.
+async fn found<T, F: Future<Output = Result<T, SearchError>>>(
+    gateway: &Gateway,
+    egress: &Egress,
+    config: &NatConfig,
+    search: impl FnOnce(SearchOptions) -> F,
+) -> Result<T, String> {
+    let failed = |e: io::Error| format!("UPnP: {e}");
+    let answer = tokio::time::timeout(SEARCH, ask(gateway, egress, config)).await;
+    let (answer, location) = answer.map_err(|_| "UPnP: no router answers".to_owned())?.map_err(failed)?;
+    // Both ends of this are here, whatever device was chosen for the outside.
+    let near = udp_at(&Egress::default(), (Ipv4Addr::LOCALHOST, 0).into()).map_err(failed)?;
+    let mut options = SearchOptions::default();
+    options.bind_addr = (Ipv4Addr::LOCALHOST, 0).into();
+    options.broadcast_address = near.local_addr().map_err(failed)?;
+    options.timeout = Some(SEARCH);
+    options.allowed_gateway_ips = vec![location];
+    let told = async {
+        let (_, asker) = near.recv_from(&mut [0; MAX_ANSWER]).await?;
+        near.send_to(&answer, asker).await?;
+        std::future::pending::<io::Result<()>>().await
+    };
+    tokio::select! {
+        found = search(options) => found.map_err(|e| format!("UPnP: {e}")),
+        Err(e) = told => Err(failed(e)),
     }
 }
 
@@ -165,24 +163,24 @@ impl Lease {
 /// A hole in the router's firewall for IPv6.
 #[derive(Debug)]
 pub(super) struct Pinhole {
-    router: Router,
+    firewall: Firewall,
     protocol: Protocol,
     ours: SocketAddrV6,
     number: u16,
 }
 
 impl Pinhole {
-    pub(super) async fn new(router: &Router, protocol: Protocol, ours: SocketAddrV6) -> Result<Self, String> {
-        let number = within(router.device.add_pinhole(protocol.into(), ours, LEASE)).await?;
-        Ok(Self { router: router.clone(), protocol, ours, number })
+    pub(super) async fn new(firewall: &Firewall, protocol: Protocol, ours: SocketAddrV6) -> Result<Self, String> {
+        let number = within(firewall.device.add_pinhole(protocol.into(), ours, LEASE)).await?;
+        Ok(Self { firewall: firewall.clone(), protocol, ours, number })
     }
 
     pub(super) async fn renew(&mut self) -> Result<(), String> {
-        within(self.router.device.update_pinhole(self.number, LEASE)).await
+        within(self.firewall.device.update_pinhole(self.number, LEASE)).await
     }
 
     pub(super) async fn remove(self) -> Result<(), String> {
-        within(self.router.device.remove_pinhole(self.number)).await
+        within(self.firewall.device.remove_pinhole(self.number)).await
     }
 
     pub(super) fn seen(&self) -> Mapped {
@@ -191,7 +189,7 @@ impl Pinhole {
             method: Method::Upnp,
             port: self.ours.port(),
             external: self.ours.into(),
-            router: self.router.device.addr.ip(),
+            router: self.firewall.device.addr.ip(),
         }
     }
 }
