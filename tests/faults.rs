@@ -3,7 +3,8 @@
 //! What must hold each time: it says so, it goes on when it can, and nothing is claimed that is not on the disk. Tests
 //! that need `strace` are skipped where there is none, unless `GANNET_INTEROP=required`.
 //!
-//! More of the same: `GANNET_KILLS=200 GANNET_KILL_MIB=1024 cargo test --release --test faults k1 -- --nocapture`.
+//! More of the same (`GANNET_BIN` names another program, built for speed, say):
+//! `GANNET_KILLS=200 GANNET_KILL_MIB=1024 cargo test --release --test faults k1 -- --nocapture`.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -74,7 +75,8 @@ impl Lab {
     fn get(&self, by: &[&str], more: &[&str]) -> Running {
         let mut words: Vec<String> = by.iter().map(|word| (*word).to_owned()).collect();
         let shown = |path: PathBuf| path.to_str().unwrap().to_owned();
-        words.extend([env!("CARGO_BIN_EXE_gannet").to_owned(), "get".to_owned(), shown(self.path("payload.torrent"))]);
+        let gannet = std::env::var("GANNET_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_gannet").to_owned());
+        words.extend([gannet, "get".to_owned(), shown(self.path("payload.torrent"))]);
         words.extend([
             "--dir".to_owned(),
             shown(self.path("out")),
@@ -388,4 +390,156 @@ fn n9_few_descriptors() {
     let mut running = lab.get(&["prlimit", "--nofile=64:64"], &[]);
     assert!(running.wait().success(), "{}", running.said());
     lab.assert_complete();
+}
+
+/// What a peer of the soak does.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Honest,
+    /// Sends what is wrong.
+    Lies,
+    /// Goes away in the middle of a message.
+    Vanishes,
+}
+
+/// A peer that has everything, from an address of its own; it answers requests and asks for a few things itself, for as
+/// long as it likes to stay.
+fn live(
+    to: std::net::SocketAddr,
+    from: [u8; 4],
+    info_hash: [u8; 20],
+    data: &[u8],
+    manner: Manner,
+    rng: &mut fastrand::Rng,
+) -> std::io::Result<()> {
+    use std::io::{Read as _, Write as _};
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&std::net::SocketAddr::from((from, 0)).into())?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(2))?;
+    let mut stream: std::net::TcpStream = socket.into();
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
+    hello.extend(info_hash);
+    hello.extend(format!("-SK0001-{:012}", rng.u64(..1_000_000_000_000)).bytes());
+    let pieces = data.len().div_ceil(PIECE);
+    let mut have = vec![0u8; pieces.div_ceil(8)];
+    (0..pieces).for_each(|piece| have[piece / 8] |= 0x80 >> (piece % 8));
+    hello.extend(u32::try_from(have.len() + 1).unwrap().to_be_bytes());
+    hello.push(5);
+    hello.extend(have);
+    hello.extend([0, 0, 0, 1, 1, 0, 0, 0, 1, 2]);
+    stream.write_all(&hello)?;
+    let end = Instant::now() + Duration::from_millis(rng.u64(500..20_000));
+    let (mut buf, mut known, mut part) = (Vec::new(), 0, [0; 4096]);
+    while Instant::now() < end {
+        match stream.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(n) => buf.extend_from_slice(&part[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                let piece = rng.u32(..u32::try_from(pieces).unwrap());
+                let request: Vec<u8> = [13u32, piece, 0, 16_384].iter().flat_map(|n| n.to_be_bytes()).collect();
+                stream.write_all(&request[..4])?;
+                stream.write_all(&[6])?;
+                stream.write_all(&request[4..])?;
+            }
+            Err(e) => return Err(e),
+        }
+        known = if known == 0 && buf.len() >= 68 { buf.drain(..68).count() } else { known };
+        while known > 0 && buf.len() >= 4 {
+            let len = u32::from_be_bytes(buf[..4].try_into().unwrap()) as usize;
+            if buf.len() < 4 + len {
+                break;
+            }
+            let message: Vec<u8> = buf.drain(..4 + len).skip(4).collect();
+            if message.first() != Some(&6) {
+                continue;
+            }
+            let number = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().unwrap()) as usize;
+            let (piece, begin, len) = (number(1), number(5), number(9));
+            let mut block = data[piece * PIECE + begin..][..len].to_vec();
+            let mut answer = u32::try_from(len + 9).unwrap().to_be_bytes().to_vec();
+            answer.push(7);
+            answer.extend(&message[1..9]);
+            match manner {
+                Manner::Vanishes if rng.u8(..) < 16 => {
+                    stream.write_all(&answer)?;
+                    return stream.write_all(&block[..len / 2]);
+                }
+                Manner::Lies => block.fill(rng.u8(..)),
+                _ => {}
+            }
+            answer.extend(block);
+            stream.write_all(&answer)?;
+        }
+    }
+    Ok(())
+}
+
+/// N14: months in half an hour: 200 peers that come and go, one in twenty lies and one in twenty vanishes. What the
+/// process holds does not grow.
+///
+/// `GANNET_SOAK_MINUTES=30 cargo test --test faults soak -- --ignored --nocapture`
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn n14_soak() {
+    let minutes = from_environment("GANNET_SOAK_MINUTES", 30) as u64;
+    let rate = 256 << 10;
+    let lab = Lab::new(usize::try_from(minutes * 60 * rate).unwrap() + (64 << 20), Some(1));
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let running =
+        lab.get(&[], &["--listen", &listen, "--limit-down", &rate.to_string(), "--seed", "--max-peers", "250"]);
+    let (to, hash) = (listen.parse().unwrap(), lab.metainfo.info.info_hash().wire());
+    let proc = PathBuf::from(format!("/proc/{}", running.child.id()));
+    let held = || {
+        let status = fs::read_to_string(proc.join("status")).unwrap();
+        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap().trim().to_owned();
+        let kib: u64 = anonymous.trim_end_matches(" kB").parse().unwrap();
+        (kib, fs::read_dir(proc.join("fd")).unwrap().count(), fs::read_dir(proc.join("task")).unwrap().count())
+    };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let lives = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for n in 0u8..200 {
+            let (data, over, lives) = (&lab.data, &over, &lives);
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(n.into());
+                let manner = match n % 20 {
+                    0 => Manner::Lies,
+                    1 => Manner::Vanishes,
+                    _ => Manner::Honest,
+                };
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    // Whoever is banned comes back as somebody else.
+                    let from = [127, rng.u8(1..250), rng.u8(..), n.max(1)];
+                    let _ = live(to, from, hash, data, manner, &mut rng);
+                    lives.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(rng.u64(100..3_000)));
+                }
+            });
+        }
+        let mut series = Vec::new();
+        for minute in 0..minutes.max(1) * 4 {
+            std::thread::sleep(Duration::from_secs(15));
+            series.push(held());
+            if minute % 4 == 3 {
+                eprintln!(
+                    "{} min: {:?} KiB, files, threads; {} lives",
+                    minute / 4 + 1,
+                    held(),
+                    lives.load(std::sync::atomic::Ordering::Relaxed)
+                );
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        let quarter = series.len() / 4;
+        let most = |part: &[(u64, usize, usize)]| (part.iter().map(|s| s.0).max(), part.iter().map(|s| s.1).max());
+        let (early, late) = (most(&series[..quarter * 2]), most(&series[quarter * 2..]));
+        eprintln!("first half at most {early:?}, second half at most {late:?} (KiB anonymous, descriptors)");
+        assert!(late.0.unwrap() <= early.0.unwrap() + 8_192, "{early:?} {late:?}");
+        assert!(late.1.unwrap() <= early.1.unwrap() + 32, "{early:?} {late:?}");
+    });
+    let held_after = held();
+    lab.assert_claims_hold();
+    eprintln!("after all have left: {held_after:?}; {}", running.said().lines().last().unwrap_or_default());
 }

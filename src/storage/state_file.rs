@@ -143,16 +143,11 @@ pub fn lock(path: &Path) -> Result<Option<Lock>, StorageError> {
             Err(fs::TryLockError::Error(e)) => return Err(fail(e)),
         }
         // Whoever had it may have removed it meanwhile.
-        let same = fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|locked| is_same(&named, &locked)));
-        if same {
+        let named = File::open(&path).and_then(|named| crate::sys::inode(&named));
+        if named.is_ok_and(|named| crate::sys::inode(&file).is_ok_and(|locked| named == locked)) {
             return Ok(Some(Lock { file, path }));
         }
     }
-}
-
-fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 impl Drop for Lock {
