@@ -98,6 +98,18 @@ fn hybrid_to_libtorrent() {
     to_libtorrent("hybrid");
 }
 
+/// What `gannet share` prints is all that libtorrent needs.
+#[test]
+fn shared_with_libtorrent() {
+    let Some(lab) = Lab::with(&[Tool::Libtorrent]) else { return };
+    let payload = Payload::new(&lab, Shape::Tree);
+    let (seed, torrent) = gannet::share(&lab, &payload, "hybrid");
+    let out = lab.folder("out");
+    let leech = libtorrent::leech(&lab, &torrent, &out, &[seed.address()], Crypto::Usual);
+    libtorrent::finish(leech, &payload, &out);
+    payload.assert_same(&payload.parent);
+}
+
 /// aria2 is told of gannet by the tracker that the link names.
 #[test]
 fn v1_to_aria2() {

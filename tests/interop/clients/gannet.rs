@@ -56,6 +56,22 @@ pub fn seed_told(lab: &Lab, torrent: &Torrent, payload: &Payload, peers: &[Strin
     })
 }
 
+/// Makes a torrent and seeds it with one command; the torrent is what the link that it prints says. It is up when this returns.
+pub fn share(lab: &Lab, payload: &Payload, format: &str) -> (Peer, Torrent) {
+    let path = lab.folder("torrents").join("shared.torrent");
+    let peer = again(|port| {
+        let mut command = command(lab);
+        command.arg("share").arg(payload.path()).arg("--output").arg(&path).args(["--force", "--format", format]);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        let mut process = Running::start("gannet-share", isolated(lab, &mut command, "share"), &lab.path("logs"));
+        process.try_until("its link", PATIENCE, |process| process.stdout().ends_with('\n').then_some(()))?;
+        let wire_hash = Torrent::load(path.clone()).wire_hash;
+        Peer { process, port }.offers(wire_hash, Manner::Plain)
+    });
+    let (link, wire_hash) = (peer.process.stdout().trim().to_owned(), Torrent::load(path).wire_hash);
+    (peer, Torrent { path: link.clone().into(), link, wire_hash })
+}
+
 /// Downloads slowly and gives nothing: others are met through it, and that is all it is good for. It takes calls when this
 /// returns.
 pub fn relay(lab: &Lab, torrent: &Torrent, peers: &[String]) -> Peer {
