@@ -843,3 +843,45 @@ fn paths_words_rings_and_licences_are_read() {
     );
     assert!(!allows("GPL-3.0") && !allows("MIT AND GPL-3.0") && !allows("") && allows("Unlicense/MIT"));
 }
+
+/// What the documentation says is shown by a test has to be a test.
+#[test]
+fn tests_that_are_named_exist() {
+    let mut tests = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        let mut folders = vec![root().join(folder)];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    files.push(path);
+                }
+            }
+        }
+        for path in files {
+            let text = fs::read_to_string(&path).unwrap();
+            tests.extend(
+                text.split("fn ").skip(1).map(|rest| {
+                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
+                }),
+            );
+        }
+    }
+    let mut missing = Vec::new();
+    for page in ["docs/reliability.md", "docs/bug-classes.md", "docs/fuzzing.md"] {
+        let Ok(text) = fs::read_to_string(root().join(page)) else { continue };
+        // Names of tests have several parts and no capital letters; files and options look otherwise.
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_name = name.matches('_').count() >= 2
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+                && !name.ends_with('_');
+            if is_name && !tests.contains(name) {
+                missing.push(format!("{page}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no such test: {missing:#?}");
+}

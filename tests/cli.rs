@@ -511,7 +511,7 @@ fn share_and_get() {
 }
 
 #[test]
-fn strange_names_steer_nothing() {
+fn m12_strange_names_steer_nothing() {
     let place = Place::new();
     let name = "x\x1b]0;owned\x07\u{202e}y\u{9b}2J\n";
     let piece = "0".repeat(20);

@@ -98,9 +98,7 @@ impl Lab {
 
     /// Under `strace`, which makes calls fail as `injections` say. `None` if there is no strace.
     fn get_with(&self, injections: &[&str], more: &[&str]) -> Option<Running> {
-        if Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            assert!(std::env::var_os("GANNET_INTEROP").is_none_or(|v| v != "required"), "strace is not installed");
-            eprintln!("skipped: strace is not installed");
+        if !has_strace() {
             return None;
         }
         // The tracer is no parent of what it traces: signals go to that.
@@ -143,6 +141,15 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.runtime.block_on(self.seeder.stop(Duration::from_secs(1)));
     }
+}
+
+fn has_strace() -> bool {
+    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        assert!(std::env::var_os("GANNET_INTEROP").is_none_or(|v| v != "required"), "strace is not installed");
+        eprintln!("skipped: strace is not installed");
+    }
+    found
 }
 
 struct Running {
@@ -266,6 +273,19 @@ fn k2_killed_in_each_call_of_a_save() {
     assert!(killed >= 4, "{killed} were killed");
 }
 
+/// K7: stopped for a while and let go on, as by a suspended machine.
+#[test]
+fn k7_stopped_for_a_while() {
+    let lab = Lab::new(4 << 20, Some(2 << 20));
+    let mut running = lab.get(&[], &[]);
+    running.until("it downloads", |running| running.said().contains("\"event\":\"piece\""));
+    running.signal(rustix::process::Signal::STOP);
+    std::thread::sleep(Duration::from_secs(2));
+    running.signal(rustix::process::Signal::CONT);
+    assert!(running.wait().success(), "{}", running.said());
+    lab.assert_complete();
+}
+
 /// K8: SIGTERM while the disk is full ends it in time, with its state saved.
 #[test]
 fn k8_terminated_while_the_disk_fails() {
@@ -302,7 +322,7 @@ fn d4_space_cannot_be_taken() {
 
 /// D5, D18: a write fails, any of them, in any way: it is told, tried again, and nothing is missing in the end.
 #[test]
-fn d5_a_write_fails() {
+fn d5_d18_a_write_fails() {
     let lab = Lab::new(3 << 20, None);
     for (error, told) in [("EIO", 1), ("ENOSPC", 1), ("EDQUOT", 1), ("EINTR", 0)] {
         for when in [1, 3] {
@@ -359,6 +379,27 @@ fn d13_a_slow_disk() {
     lab.assert_complete();
 }
 
+/// D14: what was downloaded cannot be read at the next start: a clear end, and nothing is lost by it.
+#[test]
+fn d14_a_medium_that_cannot_be_read() {
+    let lab = Lab::new(4 << 20, Some(2 << 20));
+    let mut first = lab.get(&[], &[]);
+    first.until("it downloads", |running| running.said().matches("\"event\":\"piece\"").count() > 3);
+    first.kill();
+    if !has_strace() {
+        return;
+    }
+    let payload = lab.path("out/payload");
+    let inject = "strace -D -f -qq -o /dev/null -e trace=pread64 -e inject=pread64:error=EIO -P";
+    let by: Vec<&str> = inject.split(' ').chain([payload.to_str().unwrap()]).collect();
+    let mut second = lab.get(&by, &[]);
+    assert_eq!(second.wait().code(), Some(4), "{}", second.said());
+    assert!(second.said().contains("payload: cannot read"), "{}", second.said());
+    let mut third = lab.get(&[], &[]);
+    assert!(third.wait().success(), "{}", third.said());
+    lab.assert_complete();
+}
+
 /// D16: two at a time on one torrent: the second says so, and the first goes on.
 #[test]
 fn d16_two_on_one_state() {
@@ -381,6 +422,34 @@ fn d16_two_on_one_state() {
     assert!(why.contains("another gannet"), "{why}");
     assert!(first.wait().success(), "{said}{}", first.said());
     lab.assert_complete();
+}
+
+/// N8: a port that somebody else has is told, with its number.
+#[test]
+fn n8_a_port_in_use() {
+    let lab = Lab::new(1 << 20, None);
+    let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let mut running = lab.get(&[], &["--listen", &taken]);
+    assert_eq!(running.wait().code(), Some(5), "{}", running.said());
+    assert!(running.said().contains(&taken) && running.said().contains("in use"), "{}", running.said());
+}
+
+/// K10: with little address space it works, or ends with one clear line; it never aborts.
+#[test]
+fn k10_little_memory() {
+    let lab = Lab::new(2 << 20, None);
+    for limit in ["--as=800000000", "--as=120000000", "--as=60000000"] {
+        let mut running = lab.get(&["prlimit", limit], &[]);
+        let status = running.wait();
+        assert!(
+            status.code().is_some_and(|code| [0, 1, 4, 5].contains(&code)),
+            "{limit}: {status}: {}",
+            running.said()
+        );
+        let _ = fs::remove_dir_all(lab.path("out"));
+        let _ = fs::remove_dir_all(lab.path("state"));
+    }
 }
 
 /// N9: with few descriptors everything still works.

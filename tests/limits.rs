@@ -226,7 +226,7 @@ fn out_of_use_after_600_s_but_only_when_full() {
 }
 
 #[test]
-fn connections_and_half_open_ones() {
+fn n7_n13_connections_and_half_open_ones() {
     let mut rig = Rig::new(PIECES, 3);
     for _ in 0..3 {
         rig.peer();
@@ -369,7 +369,7 @@ fn outgoing_requests_500() {
 }
 
 #[test]
-fn peer_list() {
+fn n13_peer_list() {
     let now = Instant::now();
     let far = |n: u32| SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 + n)), 6881);
     // 3,000 in all; one source alone fills it, but leaves room for others.

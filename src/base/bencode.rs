@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn unsound_values() {
+    fn m4_unsound_values() {
         let unsound = [
             "",
             "i",

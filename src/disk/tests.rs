@@ -163,7 +163,7 @@ async fn a_failing_disk_is_neither_good_nor_bad() {
 }
 
 #[tokio::test]
-async fn panics_and_shutdown() {
+async fn k9_panics_and_shutdown() {
     let disk = DiskPool::new(Some(1)).unwrap();
     for _ in 0..5 {
         assert!(disk.call(|| -> () { std::panic::resume_unwind(Box::new("a test's panic")) }).await.is_err());

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn m16_refused() {
         let table = [
             ("", MetainfoError::NotAMagnet),
             ("magnet", MetainfoError::NotAMagnet),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_trackers_are_cut() {
+    fn m16_too_many_trackers_are_cut() {
         let trackers: String = (0..10_000).map(|n| format!("&tr=udp://t{n}")).collect();
         let link = format!("magnet:?xt=urn:btih:{V1}{trackers}");
         assert_eq!(Magnet::parse(&link), Err(MetainfoError::MagnetTooLong));

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cannot_be_a_folder() {
+    fn m9_a_file_cannot_be_a_folder() {
         for input in [&["a", "a/b"][..], &["a/b", "a"], &["a", "a-b", "a/b"], &["x/a/b/c", "x/a"]] {
             assert!(matches!(resolved(input), Err(MetainfoError::FileIsFolder(_))), "{input:?}");
         }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_and_hostile() {
+    fn m9_too_many_and_hostile() {
         assert!(resolved(&["a"; 501]).is_ok());
         assert_eq!(resolved(&["a"; 502]), Err(MetainfoError::TooManyDuplicates));
         // Every number that could be given is taken already.

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn attacks_become_plain_names() {
+    fn m8_attacks_become_plain_names() {
         let table: &[(&[u8], &str)] = &[
             (b"plain.txt", "plain.txt"),
             (b"", "_"),

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flip_and_every_cut_is_seen() {
+    fn k3_every_flip_and_every_cut_is_seen() {
         let bytes = some_data().to_bytes().unwrap();
         for n in 0..bytes.len() {
             assert!(ResumeData::from_bytes(&bytes[..n]).is_err(), "cut at {n}");

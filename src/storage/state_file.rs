@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn generations() {
+    fn k3_generations() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/folder/state");
         let found = |text: &[u8], generation| Ok(Some((text.to_vec(), generation)));

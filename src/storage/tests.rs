@@ -272,7 +272,7 @@ fn places() {
 }
 
 #[test]
-fn nothing_leaves_the_folder() {
+fn d8_nothing_leaves_the_folder() {
     let outer = tempfile::tempdir().unwrap();
     let place = Place::Folder(outer.path().join("downloads"));
     let secret = outer.path().join("secret");
@@ -322,7 +322,7 @@ fn read_only_writes_nothing() {
 }
 
 #[test]
-fn more_than_the_disk_holds_is_refused() {
+fn m17_more_than_the_disk_holds_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for preallocate in [Preallocate::Full, Preallocate::Sparse] {
         let layout = layout(256 << 20, &[1 << 47]);
@@ -334,8 +334,45 @@ fn more_than_the_disk_holds_is_refused() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is made");
 }
 
+/// Links are not made, whatever they point to, and padding takes no space, however much there is.
 #[test]
-fn cut_replaced_and_removed_files() {
+fn m10_m11_links_and_padding_are_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = |name: &str, target: &str| {
+        let entry = format!("d4:attr1:l4:pathl{}:{name}e12:symlink pathl{}:{target}ee", name.len(), target.len());
+        entry.into_bytes()
+    };
+    let files = [
+        b"d6:lengthi3e4:pathl1:aee".to_vec(),
+        b"d4:attr1:p6:lengthi1099511627773e4:pathl4:.pad1:5ee".to_vec(),
+        link("to", "/etc/passwd"),
+        link("up", ".."),
+        link("self", "self"),
+    ];
+    let pieces = vec![b'h'; 20 * (1 << 40) / (256 << 20)];
+    let torrent = [
+        b"d4:infod5:filesl".as_slice(),
+        &files.concat(),
+        b"e4:name1:n12:piece lengthi268435456e6:pieces81920:",
+        &pieces,
+        b"ee",
+    ]
+    .concat();
+    let info = crate::metainfo::Metainfo::parse(&torrent).unwrap().info;
+    let place = Place::Folder(dir.path().to_owned());
+    let storage = Storage::open(Layout::new(&info, &place), &place, Options::default()).unwrap();
+    storage.prepare().unwrap();
+    let first = storage.geometry().pieces().next().unwrap();
+    storage.write_piece(first, &[b"abc"]).unwrap();
+    let mut found: Vec<_> = std::fs::read_dir(dir.path().join("n")).unwrap().map(|e| e.unwrap().path()).collect();
+    found.sort();
+    assert!(found.iter().all(|path| !path.is_symlink()), "{found:?}");
+    let blocks: u64 = found.iter().map(|path| path.metadata().unwrap().blocks()).sum();
+    assert!(blocks * 512 < 1 << 20, "{found:?}");
+}
+
+#[test]
+fn d7_d8_cut_replaced_and_removed_files() {
     let layout = layout(65_536, &[1_000_000]);
     let content = content(&layout);
     let pieces: Vec<_> = layout.geometry.pieces().collect();
@@ -417,7 +454,7 @@ fn wait_for_space(dir: &Dir) {
 }
 
 #[test]
-fn a_disk_that_fills_up_is_an_error() {
+fn d1_d3_a_disk_that_fills_up_is_an_error() {
     let Some(disk) = Tmpfs::mount("3m") else { return };
     let layout = layout(65_536, &[2_000_000]);
     let content = content(&layout);
@@ -446,7 +483,7 @@ fn a_disk_that_fills_up_is_an_error() {
 }
 
 #[test]
-fn space_that_cannot_be_taken_is_given_back() {
+fn d4_space_that_cannot_be_taken_is_given_back() {
     let Some(disk) = Tmpfs::mount("2m") else { return };
     let layout = layout(65_536, &[1_000_000, 900_000]);
     let storage = open(&disk.0, &layout, Options::default()).unwrap();
@@ -477,7 +514,7 @@ fn many_files_are_synced_together() {
 }
 
 #[test]
-fn a_read_only_mount() {
+fn d10_a_read_only_mount() {
     let Some(disk) = Tmpfs::mount("2m") else { return };
     let layout = layout(65_536, &[1_000]);
     let content = content(&layout);

@@ -54,7 +54,7 @@ fn sockets_on(port: u16) -> usize {
 /// 300 who want nothing, and a stranger's share of noise: one more is still served, and afterwards nothing is left.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_hundred_idle_peers_and_a_clean_end() {
+async fn n9_three_hundred_idle_peers_and_a_clean_end() {
     let lab = Lab::new();
     let payload = Payload::file("idle", MIB);
     let node = lab.node_with("node", |config| config.max_peers = 320).await;

@@ -108,7 +108,7 @@ fn told(events: &mut tokio::sync::broadcast::Receiver<Event>) -> (usize, usize) 
 /// D1, D3, D6: the disk is full in the middle of a download: with files that grow, and with one that was preallocated
 /// and mapped, whose space another process took back. What is there is served, and it goes on when there is space.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d1_a_disk_that_becomes_full_is_waited_for() {
+async fn d1_d3_d6_a_disk_that_becomes_full_is_waited_for() {
     let lab = Lab::new();
     for (name, preallocate, backend) in
         [("sparse", Preallocate::Sparse, Backend::Auto), ("mapped", Preallocate::Full, Backend::Mmap)]

@@ -126,7 +126,7 @@ async fn seeding_twice_hashes_once() {
 
 /// The process is gone in the middle of things. What is on disk is hashed, and nothing else is believed.
 #[test]
-fn a_kill_never_leaves_a_false_claim() {
+fn k1_k4_a_kill_never_leaves_a_false_claim() {
     let lab = Lab::new();
     let payload = Payload::file("killed", 2 * MIB);
     let file = lab.folder("leecher").join("killed");
@@ -180,7 +180,7 @@ async fn leecher_again(payload: &Payload, before: &Node) -> Torrent {
 
 /// K8: told to stop before anything has begun, while it checks, and twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopping_at_any_moment_ends_soon() {
+async fn k8_stopping_at_any_moment_ends_soon() {
     let lab = Lab::new();
     let payload = Payload::file("soon", 8 * MIB);
     let data = payload.write_to(&lab.folder("node"));

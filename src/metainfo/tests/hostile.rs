@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::stored;
 use crate::base::MAX_PIECE_LENGTH;
 use crate::base::bencode::BencodeError;
-use crate::metainfo::limits::{MAX_COMPONENT_LEN, MAX_TORRENT_LEN};
+use crate::metainfo::limits::{MAX_COMPONENT_LEN, MAX_TORRENT_LEN, MAX_URLS};
 use crate::metainfo::{Info, Metainfo, MetainfoError};
 
 fn s(bytes: impl AsRef<[u8]>) -> Vec<u8> {
@@ -51,7 +51,7 @@ fn leaf(length: &str, root: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn truncated_anywhere() {
+fn m1_truncated_anywhere() {
     for name in ["lt-hybrid-many", "mktorrent-many", "lt-v2-single"] {
         let whole = stored(name);
         for end in 0..whole.len() {
@@ -64,7 +64,7 @@ fn truncated_anywhere() {
 }
 
 #[test]
-fn too_large_too_deep_too_many() {
+fn m2_m3_too_large_too_deep_too_many() {
     assert!(matches!(Metainfo::parse(&vec![b'd'; MAX_TORRENT_LEN + 1]), Err(MetainfoError::TooLarge(_))));
     for nest in [b"l".repeat(200_000), b"d1:a".repeat(200_000), b"l".repeat(20_000)] {
         let torrent = [b"d1:x", &*nest].concat();
@@ -76,7 +76,7 @@ fn too_large_too_deep_too_many() {
 }
 
 #[test]
-fn piece_lengths() {
+fn m5_piece_lengths() {
     let file = b"6:lengthi3e";
     for length in ["0", "-1", "536854529", "536870912", "2147483648", "4294983680"] {
         assert_eq!(error(&v1(file, length, 1)), MetainfoError::PieceLength(length.parse().unwrap()));
@@ -91,7 +91,7 @@ fn piece_lengths() {
 }
 
 #[test]
-fn pieces() {
+fn m6_pieces() {
     let with = |pieces: &[u8]| [b"d6:lengthi3e4:name1:n12:piece lengthi1e", pieces, b"e"].concat();
     assert_eq!(error(&with(b"")), MetainfoError::Missing("pieces"));
     assert_eq!(error(&with(b"6:piecesle")), MetainfoError::Malformed("pieces"));
@@ -103,7 +103,7 @@ fn pieces() {
 }
 
 #[test]
-fn lengths() {
+fn m7_lengths() {
     for length in ["-1", "281474976710656", "9223372036854775807"] {
         assert_eq!(error(&v1(format!("6:lengthi{length}e").as_bytes(), "1", 1)), MetainfoError::FileLength);
         assert_eq!(error(&v1(&list(&[entry("", length, &[b"a"])]), "1", 1)), MetainfoError::FileLength);
@@ -119,6 +119,25 @@ fn lengths() {
     // An empty file among others is a file.
     let info = parse(&v1(&list(&[entry("", "0", &[b"a"]), entry("", "5", &[b"b"])]), "5", 1)).unwrap();
     assert_eq!((info.files().len(), info.total_size()), (2, 5));
+}
+
+#[test]
+fn m15_too_many_and_senseless_addresses() {
+    let info = v1(b"6:lengthi3e", "3", 1);
+    let many: Vec<u8> = (0..10_000).flat_map(|n| s(format!("http://h{n}/"))).collect();
+    let torrent = |key: &[u8], value: &[u8], web: &[u8]| {
+        let entries = [b"d", &*s(key), value, b"4:info", &info, b"8:url-list", web, b"e"];
+        Metainfo::parse(&entries.concat()).unwrap()
+    };
+    let list = [b"l", &*many, b"e"].concat();
+    let tiers = [b"l", &*list, b"e"].concat();
+    let torrent_of_many = torrent(b"announce-list", &tiers, &list);
+    assert_eq!(torrent_of_many.announce.iter().flatten().count(), MAX_URLS);
+    assert_eq!(torrent_of_many.web_seeds.len(), MAX_URLS);
+    for senseless in [&b"0:"[..], b"i5e", b"de", b"le", b"lli5eee", b"11:file:///etc", b"l11:file:///etce"] {
+        let torrent = torrent(b"announce-list", senseless, senseless);
+        assert_eq!((torrent.announce.len(), torrent.web_seeds.len()), (0, 0), "{}", senseless.escape_ascii());
+    }
 }
 
 #[test]
@@ -143,7 +162,7 @@ fn required_entries() {
 }
 
 #[test]
-fn paths_stay_below_their_folder() {
+fn m8_paths_stay_below_their_folder() {
     let info = parse(
         &[
             b"d".as_slice(),
@@ -168,7 +187,7 @@ fn paths_stay_below_their_folder() {
 }
 
 #[test]
-fn unsorted_keys_in_v1_but_not_in_v2() {
+fn m14_unsorted_keys_in_v1_but_not_in_v2() {
     let unsorted = b"d4:name1:n6:lengthi3e6:pieces20:aaaaaaaaaaaaaaaaaaaa12:piece lengthi3ee";
     let info = parse(unsorted).unwrap();
     assert_eq!(info.info_hash().to_string(), {
@@ -184,7 +203,7 @@ fn unsorted_keys_in_v1_but_not_in_v2() {
 }
 
 #[test]
-fn file_trees() {
+fn m13_file_trees() {
     let name = s("f");
     let good = v2(&[name.clone(), leaf("3", &[1; 32])].concat(), "16384", b"");
     assert!(parse(&good).unwrap().is_single_file());
@@ -228,7 +247,7 @@ fn file_trees() {
 }
 
 #[test]
-fn piece_layers() {
+fn m13_piece_layers() {
     let whole = stored("lt-v2-single");
     let key: &[u8] = b"12:piece layers";
     let at = whole.windows(key.len()).position(|w| w == key).unwrap();
