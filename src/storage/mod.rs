@@ -25,6 +25,7 @@ mod mend;
 mod open_files;
 mod prepare;
 mod read;
+mod reserve;
 mod scan;
 pub mod state_file;
 mod sync;
@@ -50,6 +51,7 @@ pub use scan::Progress;
 use crate::base::{Geometry, PieceIndex};
 use crate::sys::{self, Access, Dir};
 use open_files::{OpenFile, OpenFiles};
+use reserve::Reservation;
 
 /// How verified pieces reach the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +89,7 @@ pub struct Storage {
     open: OpenFiles,
     unsynced: Mutex<Unsynced>,
     choice: Mutex<Choice>,
+    reserved: Reservation,
 }
 
 #[derive(Debug)]
@@ -197,6 +200,7 @@ impl Storage {
             states.push(state);
         }
         let choice = prepare::choose(&dir, &options);
+        let reserved = Reservation::none(sys::file_system_number(&dir));
         Ok(Self {
             dir,
             below: place.below,
@@ -208,6 +212,7 @@ impl Storage {
             open: OpenFiles::default(),
             unsynced: Mutex::default(),
             choice: Mutex::new(choice),
+            reserved,
         })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::write::MIN_MAPPED;
-use super::{Backend, Choice, Options, Preallocate, Storage, StorageError};
+use super::{Backend, Choice, FileState, Options, Preallocate, Storage, StorageError};
 use crate::sys::{self, Access, Allocation, Dir, FileSystem};
 
 /// Why a file is not used.
@@ -46,7 +46,7 @@ impl Storage {
         if self.options.read_only {
             return Ok(());
         }
-        self.check_space()?;
+        self.reserve_space()?;
         self.make_folders()?;
         let allocate = self.options.preallocate == Preallocate::Full;
         let (mut supported, mut tried) = (true, false);
@@ -66,7 +66,11 @@ impl Storage {
                     self.open_to_write(number)?;
                 }
             } else if allocate && supported && file.length >= MIN_MAPPED {
+                let before = self.taken(number, file)?;
                 supported = self.allocate(number, file.length, found)?;
+                if supported {
+                    self.reserved.take(file.length.saturating_sub(before));
+                }
                 file.allocated.store(supported, Ordering::Relaxed);
             } else if allocate && !tried {
                 // One is enough to find out that nothing may be written here.
@@ -80,24 +84,28 @@ impl Storage {
         Ok(())
     }
 
-    fn check_space(&self) -> Result<(), StorageError> {
+    /// Reserves what is missing, so that no other torrent is promised the same space.
+    fn reserve_space(&self) -> Result<(), StorageError> {
         let Some(free) = sys::available(&self.dir) else { return Ok(()) };
         let mut missing = 0u64;
-        for (number, file) in (0u32..).zip(&self.files) {
-            if file.wanted {
-                let found = self.dir.stat(&file.path).map_err(|e| self.error(number, "use", e))?;
-                #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
-                let taken =
-                    found.map_or(0, |stat| u64::try_from(stat.st_blocks as i64).unwrap_or(0).saturating_mul(512));
-                missing = missing.saturating_add(file.length.saturating_sub(taken));
+        for (number, file) in (0u32..).zip(&self.files).filter(|(_, file)| file.wanted) {
+            missing = missing.saturating_add(file.length.saturating_sub(self.taken(number, file)?));
+        }
+        match self.reserved.set(missing, free) {
+            0 => Ok(()),
+            lacking => {
+                let why = format!("no space left: {} missing", size(lacking));
+                let why = io::Error::new(io::ErrorKind::StorageFull, why);
+                Err(StorageError::new(self.path(), "store the torrent", why))
             }
         }
-        if missing > free {
-            let why = format!("no space left: {} missing", size(missing - free));
-            let why = io::Error::new(io::ErrorKind::StorageFull, why);
-            return Err(StorageError::new(self.path(), "store the torrent", why));
-        }
-        Ok(())
+    }
+
+    /// Bytes on the disk that a file has.
+    fn taken(&self, number: u32, file: &FileState) -> Result<u64, StorageError> {
+        let found = self.dir.stat(&file.path).map_err(|e| self.error(number, "use", e))?;
+        #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+        Ok(found.map_or(0, |stat| u64::try_from(stat.st_blocks as i64).unwrap_or(0).saturating_mul(512)))
     }
 
     pub(super) fn make_folders(&self) -> Result<(), StorageError> {

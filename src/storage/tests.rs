@@ -482,6 +482,29 @@ fn d1_d3_a_disk_that_fills_up_is_an_error() {
     }
 }
 
+/// What one torrent is going to need is promised to no other, until it is gone.
+#[test]
+fn space_is_reserved_before_the_first_byte() {
+    let Some(disk) = Tmpfs::mount("6m") else { return };
+    let layout = layout(65_536, &[4 << 20]);
+    let content = content(&layout);
+    let sparse = || Options { preallocate: Preallocate::Sparse, ..Options::default() };
+    let folder = |name: &str| {
+        let folder = disk.0.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        Storage::open(layout.clone(), &Place::Folder(folder), sparse()).unwrap()
+    };
+    let (first, second) = (folder("a"), folder("b"));
+    first.prepare().unwrap();
+    assert_eq!(second.prepare().unwrap_err().kind(), ErrorKind::Full);
+    let piece = first.geometry().pieces().next().unwrap();
+    first.write_piece(piece, &[piece_of(&layout, &content, piece)]).unwrap();
+    assert_eq!(second.prepare().unwrap_err().kind(), ErrorKind::Full);
+    first.prepare().unwrap();
+    drop(first);
+    second.prepare().unwrap();
+}
+
 #[test]
 fn d4_space_that_cannot_be_taken_is_given_back() {
     let Some(disk) = Tmpfs::mount("2m") else { return };

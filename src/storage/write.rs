@@ -60,9 +60,17 @@ impl Storage {
             },
             None => sys::write_at(&open.file, slices, offset).map_err(|e| self.error(number, "write", e)),
         };
+        if written.is_ok() && !self.is_allocated(number) {
+            self.reserved.take(slices.iter().map(|slice| slice.len() as u64).sum());
+        }
         // After the write: a sync that runs meanwhile may or may not cover it, so the next one has to.
         self.mark_dirty(number);
         written
+    }
+
+    /// Whether the space of a file was taken before.
+    fn is_allocated(&self, number: u32) -> bool {
+        self.files.get(number as usize).is_some_and(|file| file.allocated.load(Ordering::Relaxed))
     }
 
     /// The map of a file that may be written through one.

@@ -29,7 +29,7 @@ pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limi
 pub use route::{DefaultRoute, TELLS_ROUTES, default_routes_v4, default_routes_v6};
 pub use send::{Gather, SendMap, is_cut};
 pub use signals::{Hangups, StopSignal, StopSignals};
-pub use space::{Allocation, FileSystem, allocate, available, file_system, sync_file_system};
+pub use space::{Allocation, FileSystem, allocate, available, file_system, file_system_number, sync_file_system};
 pub use usage::{
     anonymous_memory, available_memory, children_cpu_time, cpu_time, processor_name, spawn_owned, system_name,
     thread_cpu_time,

@@ -52,6 +52,12 @@ pub fn file_system(dir: &Dir) -> FileSystem {
     }
 }
 
+/// The number of the file system of `dir`; 0 if the system does not tell.
+pub fn file_system_number(dir: &Dir) -> u64 {
+    #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+    rustix::fs::fstat(dir.fd()).map_or(0, |stat| stat.st_dev as u64)
+}
+
 /// Bytes that this user may still write below `dir`; none if the system does not tell.
 pub fn available(dir: &Dir) -> Option<u64> {
     let stat = rustix::fs::fstatvfs(dir.fd()).ok()?;
