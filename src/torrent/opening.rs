@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::saving::{self, Saved};
 use super::shared::expected;
@@ -16,6 +17,12 @@ use crate::swarm::Priority;
 
 /// Pieces hashed again as a sample where state was left behind by a run that did not end in good order.
 const SAMPLES: u32 = 64;
+
+/// Who is about to end still has the lock for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is tried.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A torrent whose files are open.
 pub(super) struct Opened {
@@ -51,7 +58,7 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
     };
     let read_only = options.read_only;
     let state_path = state_path(spec, info);
-    let lock = lock(&state_path, read_only)?;
+    let lock = lock(&state_path, read_only, progress)?;
     let storage = Storage::open(Layout::new(info, &spec.torrent.place), &spec.torrent.place, options)?;
     inner.wanted_bytes.store(wanted_bytes(&storage), Ordering::Relaxed);
 
@@ -80,19 +87,26 @@ pub(super) fn open(inner: &Inner, spec: &Spec, info: &Info, progress: &Progress)
 }
 
 /// Two that write to the same files and the same state would spoil both.
-fn lock(state: &Path, read_only: bool) -> Result<Option<Lock>, Failure> {
+fn lock(state: &Path, read_only: bool, progress: &Progress) -> Result<Option<Lock>, Failure> {
     if read_only {
         return Ok(None);
     }
-    match state_file::lock(state) {
-        Ok(Some(lock)) => Ok(Some(lock)),
-        Ok(None) => {
-            let why = "another gannet downloads this torrent at the moment; wait for it, or name another --state-dir";
-            Err(Failure::new(Fault::Usage, why))
-        }
-        Err(error) => {
-            tracing::info!(%error, "no lock for the state");
-            Ok(None)
+    let start = Instant::now();
+    loop {
+        match state_file::lock(state) {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Ok(None) if start.elapsed() < LOCK_PATIENCE && !progress.cancel.load(Ordering::Relaxed) => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Ok(None) => {
+                let why =
+                    "another gannet downloads this torrent at the moment; wait for it, or name another --state-dir";
+                return Err(Failure::new(Fault::Usage, why));
+            }
+            Err(error) => {
+                tracing::info!(%error, "no lock for the state");
+                return Ok(None);
+            }
         }
     }
 }
@@ -189,9 +203,12 @@ pub(super) fn missing_pieces(storage: &Storage, have: &Bitfield) -> Vec<u32> {
     missing
 }
 
-/// One entry per piece: those of no wanted file are skipped.
+/// One entry per piece: those of no wanted file are skipped, and all where nothing may be written.
 pub(super) fn priorities(geometry: &Geometry, storage: &Storage) -> Vec<Priority> {
     let mut priorities = vec![Priority::Skip; geometry.piece_count() as usize];
+    if storage.is_read_only() {
+        return priorities;
+    }
     for file in (0..storage.file_count()).filter(|f| storage.is_wanted(*f) && storage.file_len(*f) > 0) {
         let pieces = storage.file_map().pieces_of(file, geometry.piece_length());
         if let Some(wanted) = priorities.get_mut(pieces.start as usize..pieces.end as usize) {

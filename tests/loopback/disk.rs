@@ -218,3 +218,28 @@ async fn d8_what_is_no_file_is_left_alone() {
     assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
     node.stop().await;
 }
+
+/// Data of which a part is wrong is seeded as far as it is right: it is not for `seed` to change it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_only_read_is_never_fetched() {
+    let lab = Lab::new();
+    let payload = Payload::file("partial", MIB);
+    let other = lab.seeder("other", &payload).await;
+    let node = lab.node("node").await;
+    let path = payload.write_to(&node.folder);
+    let mut wrong = std::fs::read(&path).unwrap();
+    wrong[3 * 64 * KIB] ^= 1;
+    std::fs::write(&path, &wrong).unwrap();
+    let mut add = AddTorrent::new(payload.metainfo.clone(), Place::Exact(path.clone()));
+    (add.seed, add.peers) = (Some(SeedGoal::default()), vec![other.address()]);
+    let torrent = node.session.add(add).await.unwrap();
+    until("it seeds", || torrent.status().state == State::Seeding).await;
+    let mut fake = Fake::dial(node.address(), &payload).await;
+    fake.get_in().await;
+    assert_eq!(fake.fetch(4, 0, 16 << 10).await.as_deref(), Some(payload.block(4, 0, 16 << 10)));
+    assert_eq!(fake.fetch(3, 0, 16 << 10).await, None, "rejected");
+    let status = torrent.status();
+    assert_eq!((status.state, status.have_pieces, status.downloaded), (State::Seeding, 15, 0));
+    assert_eq!(std::fs::read(&path).unwrap(), wrong);
+    node.stop().await;
+}

@@ -120,7 +120,7 @@ async fn seeding_twice_hashes_once() {
     flip(&file, 1);
     let seeder = lab.node("seeder").await;
     let torrent = seeder.session.add(add).await.unwrap();
-    until("it is checked", || torrent.status().state == State::Downloading).await;
+    until("it is checked", || torrent.status().state == State::Seeding).await;
     assert_eq!(torrent.status().have_pieces, payload.pieces() - 1);
 }
 
