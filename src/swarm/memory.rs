@@ -26,6 +26,10 @@ const LONGEST_RUN: u32 = 256;
 /// Blocks of all open pieces, where more are opened than memory holds: at 48 bytes for each, 12 MiB for 4 GiB of pieces.
 const MAX_OPEN_BLOCKS: usize = 1 << 18;
 
+/// Blocks that wait for the disk, beyond which nothing more is asked for, unless two pieces are more: 16 MiB. It is what a
+/// disk that stands still for a while costs if the process is killed meanwhile; more of them would not make it faster.
+const MAX_AT_DISK: usize = 1 << 10;
+
 /// What a disk thread says about blocks that were spilled.
 #[derive(Debug)]
 pub enum Spilled {
@@ -53,9 +57,11 @@ impl Swarm {
         self.pool.left().saturating_sub(on_their_way)
     }
 
-    /// How many blocks one peer may be asked for: half of what is left, so that the next one finds something, too.
+    /// How many blocks one peer may be asked for: half of what is left, so that the next one finds something, too. None
+    /// while the disk is behind.
     pub(super) fn may_ask(&self) -> usize {
-        self.spare().div_ceil(2)
+        let behind = self.at_disk > MAX_AT_DISK.max(self.piece_blocks() * 2);
+        if behind { 0 } else { self.spare().div_ceil(2) }
     }
 
     /// How many blocks the pieces may have that are opened. What the open ones still lack will need buffers of its own.
