@@ -1,4 +1,4 @@
-//! uTP over the UDP sockets of a session: an [`Endpoint`] for each socket, a [`UtpStream`] for each connection.
+//! uTP over the UDP sockets of a session: an `Endpoint` for each socket, a [`UtpStream`] for each connection.
 //!
 //! All connections of a socket are one [`Mux`] behind one lock. The socket's task (`udp.rs`) takes it once for all that
 //! one call has received, and once for each batch that is sent; those who read and write take it for as long as copying
