@@ -18,6 +18,7 @@ pub mod http;
 pub mod listen;
 pub mod lsd;
 pub mod mini_tracker;
+mod moderation;
 mod mse;
 pub mod nat;
 pub mod pace;

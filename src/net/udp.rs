@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::egress::Egress;
+use super::moderation::{self, Moderation};
 use super::proxy::{self, Target};
 use super::utp::{Endpoint, Next, UtpStream};
 use crate::sys;
@@ -350,13 +351,15 @@ struct Driver {
     transmit: Option<utp::Transmit>,
     /// When uTP wants to be called.
     due: Option<Instant>,
+    moderation: Moderation,
 }
 
 impl Driver {
     fn new(socket: Arc<HubSocket>) -> Self {
         let buffers = vec![0; BATCH * MESSAGE];
         let meta = [RecvMeta::default(); BATCH];
-        Self { socket, buffers, meta, batch: Vec::new(), sent: 0, transmit: None, due: None }
+        let moderation = Moderation::new(Instant::now());
+        Self { socket, buffers, meta, batch: Vec::new(), sent: 0, transmit: None, due: None, moderation }
     }
 
     async fn run(mut self) {
@@ -374,8 +377,12 @@ impl Driver {
                 tracing::debug!(%error, "cannot receive");
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
-            // A socket that never runs dry must not keep a thread to itself.
-            tokio::task::yield_now().await;
+            if self.moderation.pauses(Instant::now()) {
+                tokio::time::sleep(moderation::PAUSE).await;
+            } else {
+                // A socket that never runs dry must not keep a thread to itself.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -409,6 +416,7 @@ impl Driver {
             if relay.as_ref().is_some_and(|relay| relay.as_ref().map_or(true, |relay| *relay != path.remote)) {
                 continue;
             }
+            self.moderation.count(meta.len.div_ceil(meta.stride.max(1)), meta.len);
             let arrived = meta.timestamp.and_then(|at| arrival(now, clock, at)).unwrap_or(now);
             for mut datagram in message.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1)) {
                 if relay.is_some() {
@@ -448,7 +456,10 @@ impl Driver {
             };
             let done = if transmit.fragment { self.send_fragmented(&transmit) } else { self.send_once(&transmit) };
             match done {
-                Ok(sent) => self.sent += sent,
+                Ok(sent) => {
+                    self.sent += sent;
+                    self.moderation.count(sent.div_ceil(transmit.segment.max(1)), sent);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.transmit = Some(transmit);
                     return;
