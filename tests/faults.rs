@@ -408,7 +408,7 @@ fn d14_a_medium_that_cannot_be_read() {
 /// D16: two at a time on one torrent: the second says so, and the first goes on.
 #[test]
 fn d16_two_on_one_state() {
-    let lab = Lab::new(4 << 20, Some(2 << 20));
+    let lab = Lab::new(8 << 20, Some(1 << 20));
     let mut first = lab.get(&[], &[]);
     first.until("it downloads", |running| running.said().contains("\"event\":\"piece\""));
     let said = fs::read_to_string(&first.out).unwrap();

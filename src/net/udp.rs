@@ -58,6 +58,9 @@ const MAX_BATCH: usize = 65_000;
 /// The system's clock was set if a datagram seems to have waited for longer.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether all uTP connections have ended.
+const END_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long receiving rests after an error that is not about a single datagram.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -197,6 +200,16 @@ impl UdpHub {
     /// Whether it speaks uTP with what listens at `remote`.
     pub fn reaches_by_utp(&self, remote: SocketAddr) -> bool {
         self.socket_for(remote).is_ok_and(|socket| socket.utp.is_some())
+    }
+
+    /// Waits until those at the other ends know that the uTP connections that were closed have ended, for at most `limit`:
+    /// what has not left when the sockets close never does.
+    pub async fn utp_ended(&self, limit: Duration) {
+        let open = || self.sockets.iter().filter_map(|socket| socket.utp.as_ref()).any(|utp| !utp.is_empty());
+        let end = tokio::time::Instant::now() + limit;
+        while open() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(END_PAUSE).await;
+        }
     }
 
     /// The packets that are for the DHT, from now on. Whoever asks first has them; nobody else does.

@@ -104,6 +104,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether there is no connection, not even one that is ending.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().mux.is_empty()
+    }
+
     /// Nothing is sent or received from now on.
     pub(super) fn stop(&self) {
         let mut state = self.lock();

@@ -47,6 +47,9 @@ use crate::wire::mse::torrent_mark;
 /// Open files of a process besides connections and torrents: standard streams, listeners, the runtime, the log.
 const PROCESS_FILES: u64 = 20;
 
+/// How long those who are connected by uTP are given to hear that we end.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// Many torrents in one process. Cheap to clone. Stops when the last clone and the last torrent are dropped, or by
 /// [`Session::stop`], which also tells trackers.
 #[derive(Clone)]
@@ -279,6 +282,9 @@ impl Session {
         };
         // What is not done by then is left: resume data is written first, trackers are told last.
         let (_, ()) = tokio::join!(tokio::time::timeout(deadline, all_stopped), unmapped);
+        if let Some(udp) = &self.inner.udp {
+            udp.utp_ended(FAREWELL).await;
+        }
     }
 }
 

@@ -112,6 +112,7 @@ async fn who_stops_says_so() {
     let leecher = node(&lab, "leecher", |_| ()).await;
     done(&leecher.get(&payload, &[seeder.address()]).await).await;
     leecher.stop().await;
+    drop(leecher);
     within(SOON, "the end of the connection", async {
         while !matches!(events.recv().await.unwrap(), Event::PeerClosed { .. }) {}
     })
