@@ -1,4 +1,6 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
+#[cfg(any(target_os = "linux", test))]
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
 /// A way to the internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +40,17 @@ fn device_number(name: &str) -> Option<u32> {
 }
 
 /// The route is in use.
+#[cfg(any(target_os = "linux", test))]
 const UP: u32 = 1;
 /// It leads to a router.
+#[cfg(any(target_os = "linux", test))]
 const VIA_GATEWAY: u32 = 2;
 /// Whatever takes it is refused.
+#[cfg(any(target_os = "linux", test))]
 const REJECT: u32 = 0x200;
 
 /// `Iface Destination Gateway Flags RefCnt Use Metric Mask ...`, numbers in hex, addresses as the machine stores them.
+#[cfg(any(target_os = "linux", test))]
 fn parse_v4(text: &str) -> Vec<DefaultRoute> {
     let routes = text.lines().skip(1).filter_map(|line| {
         let [device, destination, gateway, flags, _, _, metric, mask] = fields(line)?;
@@ -60,6 +66,7 @@ fn parse_v4(text: &str) -> Vec<DefaultRoute> {
 }
 
 /// `destination prefix source prefix gateway metric references use flags device`, all in hex.
+#[cfg(any(target_os = "linux", test))]
 fn parse_v6(text: &str, number_of: impl Fn(&str) -> Option<u32>) -> Vec<DefaultRoute> {
     let routes = text.lines().filter_map(|line| {
         let [destination, prefix, _, source_prefix, gateway, metric, _, _, flags, device] = fields(line)?;
@@ -80,10 +87,12 @@ fn parse_v6(text: &str, number_of: impl Fn(&str) -> Option<u32>) -> Vec<DefaultR
     sorted(routes.collect())
 }
 
+#[cfg(any(target_os = "linux", test))]
 fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
     line.split_whitespace().take(N).collect::<Vec<_>>().try_into().ok()
 }
 
+#[cfg(any(target_os = "linux", test))]
 fn sorted(mut routes: Vec<DefaultRoute>) -> Vec<DefaultRoute> {
     routes.sort_by_key(|route| route.metric);
     routes

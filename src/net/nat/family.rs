@@ -26,7 +26,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1800);
 const LOOK: Duration = Duration::from_secs(30);
 
 /// When we stop while a lease is being asked for: how long the answer is waited for, so that it can be given back.
-const LATE_LEASE: Duration = Duration::from_millis(300);
+const LATE_LEASE: Duration = Duration::from_millis(150);
 
 /// A mapping on a router.
 #[derive(Debug)]

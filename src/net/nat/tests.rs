@@ -413,7 +413,7 @@ async fn b30_answers_lead_nowhere_but_to_the_router() {
 /// Who stops while the router is being asked leaves nothing behind, and does not wait for one that does not answer.
 #[tokio::test]
 async fn a_lease_that_comes_late_is_given_back() {
-    let router = Router::start(Skills { pcp: true, lease: 7200, slow: 100, ..Skills::default() }).await;
+    let router = Router::start(Skills { pcp: true, lease: 7200, slow: 20, ..Skills::default() }).await;
     let mapper = Mapper::start(&wanted("0.0.0.0:6881"), &Egress::default(), &router.config()).unwrap();
     let asked = async {
         while router.table().is_empty() {
