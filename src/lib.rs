@@ -102,7 +102,7 @@
 //! | introductions of peers behind routers (BEP 55) | `wire/notices.rs`, `swarm/holepunch.rs` |
 //! | peers in the local network (BEP 14) | `wire/lsd.rs`, `net/lsd/` |
 //! | which piece next; endgame | `swarm/picker/` |
-//! | web seeds (BEP 17, 19) | what they are asked for: `swarm/web_seed.rs`, `swarm/fetch.rs`, `swarm/picker/run.rs`; addresses: `metainfo/web_seed.rs`; HTTP: `net/web_seed.rs`; tasks: `torrent/web_seed.rs` |
+//! | web seeds (BEP 17, 19) | what they are asked for: `swarm/web_seed.rs`, `swarm/fetch.rs`, `swarm/picker/run.rs`; addresses: `metainfo/web_seed.rs`; HTTP: `net/web_seed.rs`, `net/range_answer.rs`; tasks: `torrent/web_seed.rs` |
 //! | how many requests, timeouts, snubbing | `swarm/requests.rs` |
 //! | memory for blocks, pieces that do not fit | `swarm/memory.rs`, `swarm/partial.rs` |
 //! | who is unchoked | `swarm/choker.rs`, `swarm/upload_slots.rs` |

@@ -23,6 +23,7 @@ mod mse;
 pub mod nat;
 pub mod pace;
 pub mod proxy;
+mod range_answer;
 pub mod stream;
 pub mod tracker;
 pub mod udp;

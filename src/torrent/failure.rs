@@ -1,7 +1,5 @@
 use std::path::PathBuf;
 
-use crate::storage::StorageError;
-
 /// Why a torrent cannot go on.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -29,10 +27,6 @@ pub enum Fault {
 }
 
 impl Failure {
-    pub(super) fn from_disk(error: StorageError, advice: &str) -> Self {
-        Self { fault: Fault::Disk, message: format!("{error}{advice}"), path: Some(error.path) }
-    }
-
     pub(super) fn new(fault: Fault, message: impl Into<String>) -> Self {
         Self { fault, message: message.into(), path: None }
     }

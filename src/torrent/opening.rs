@@ -36,6 +36,12 @@ pub(super) struct Opened {
     pub(super) lock: Option<Lock>,
 }
 
+impl Failure {
+    pub(super) fn from_disk(error: StorageError, advice: &str) -> Self {
+        Self { fault: Fault::Disk, message: format!("{error}{advice}"), path: Some(error.path) }
+    }
+}
+
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         let advice = match error.kind() {
