@@ -23,6 +23,7 @@ pub enum Tool {
     Opentracker,
     Mktorrent,
     Nginx,
+    Openssl,
     Python,
     Libtorrent,
     Miniupnpd,
@@ -50,6 +51,7 @@ impl Tool {
             Self::Microsocks => ("microsocks", "microsocks"),
             Self::Tinyproxy => ("tinyproxy", "tinyproxy-bin"),
             Self::Nft => ("nft", "nftables"),
+            Self::Openssl => ("openssl", "openssl"),
             Self::Python => ("python3", "python3"),
             Self::Namespaces => return NAMESPACES.get_or_init(namespaces::missing).clone(),
             Self::Libtorrent => {

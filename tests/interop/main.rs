@@ -32,6 +32,7 @@ mod nat;
 mod neighbours;
 mod one_way;
 mod self_check;
+mod tls;
 mod trackers;
 mod upload;
 mod utp;
