@@ -175,7 +175,8 @@ impl Trackers {
         while !self.schedules.iter().all(Schedule::is_stopped) {
             // Somebody waits for us to end: a tracker that has not answered a `started` so far will hardly be one that
             // should hear more.
-            let until = if leaving > 0 { deadline } else { patience };
+            let heard = leaving > 0 || self.schedules.iter().any(Schedule::is_heard);
+            let until = if heard { deadline } else { patience };
             let Ok(answer) = tokio::time::timeout_at(until.into(), self.answer()).await else { return };
             let Answer { swarm, job, result } = answer;
             if job.announce.event == AnnounceEvent::Stopped {

@@ -17,9 +17,14 @@ fn finds(shape: Shape, url: Url) {
     let torrent = makers::libtorrent(&lab, &payload, "v1", Some(&url(&tracker)));
     let _seed = libtorrent::seed(&lab, &torrent, &payload, &[], Crypto::Usual);
     tracker.until("a seeder", hash, |counts| counts.seeders == 1);
-    gannet::get(&lab, &torrent, &payload, &lab.folder("out"), &[]);
-    tracker.until("that gannet completed", hash, |counts| counts.downloaded == 1);
-    tracker.until("that gannet left", hash, |counts| counts.seeders == 1 && counts.leechers == 0);
+    // A farewell is sent once, and waits for nobody for long: on a machine that is busy it may come too late.
+    let heard = (1..=3).any(|n| {
+        let before = tracker.counts(hash).expect("an answer").seeders;
+        gannet::get(&lab, &torrent, &payload, &lab.folder(&format!("out{n}")), &[]);
+        tracker.until("that gannet completed", hash, |counts| counts.downloaded == n);
+        tracker.saw(hash, |counts| counts.seeders == before && counts.leechers == 0)
+    });
+    assert!(heard, "the tracker never saw that gannet left");
 }
 
 #[test]

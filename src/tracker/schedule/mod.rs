@@ -431,6 +431,11 @@ impl Schedule {
         self.stopping && self.endpoints.iter().all(|e| !e.stopped_owed && e.in_flight.is_none())
     }
 
+    /// Whether a tracker that has answered before is being told something: it will hear that we leave, too.
+    pub fn is_heard(&self) -> bool {
+        self.endpoints.iter().any(|e| e.heard_started && e.in_flight.is_some())
+    }
+
     /// Whether there is any tracker that may be asked.
     pub fn is_empty(&self) -> bool {
         self.endpoints.iter().all(Endpoint::is_disabled)

@@ -71,6 +71,12 @@ impl Opentracker {
         })
     }
 
+    /// Whether what it knows about a torrent is as `wanted` within a few seconds.
+    pub fn saw(&mut self, info_hash: [u8; 20], wanted: impl Fn(Counts) -> bool) -> bool {
+        let look = || self.counts(info_hash).is_some_and(&wanted).then_some(());
+        crate::process::poll(Duration::from_secs(5), look).is_some()
+    }
+
     /// Waits until what it knows about a torrent is as `wanted`.
     pub fn until(&mut self, what: &str, info_hash: [u8; 20], wanted: impl Fn(Counts) -> bool) {
         let (mut last, port) = (None, self.port);
