@@ -123,7 +123,7 @@
 //! | port mapping: PCP, NAT-PMP, UPnP; who is told of the ports outside | `net/nat/`, `session/nat.rs`; `torrent/reach.rs` |
 //! | one UDP port for uTP and DHT | `net/udp.rs` |
 //! | uTP (BEP 29): streams, windows, losses, limits of strangers | `utp/` (pure), driven by `net/utp.rs`; when it is tried: `net/dial.rs` |
-//! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `session/mod.rs` |
+//! | rate limits, limits of connections | `torrent/limits.rs`, `torrent/network.rs`, `torrent/places.rs`, `session/mod.rs` |
 //! | opening, preallocating, mapped files | `storage/mod.rs`, `storage/prepare.rs`, `storage/mapping.rs` |
 //! | hashing what lies on disk | `storage/check.rs`; of new torrents `storage/hash_files.rs` |
 //! | resume data | `resume` (bytes, what may be claimed and believed), `storage/state_file.rs` (file), `torrent/saving.rs` (when) |

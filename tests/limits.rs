@@ -53,10 +53,15 @@ impl Rig {
     }
 
     fn try_peer(&mut self) -> Result<PeerKey, Refused> {
+        let address = SocketAddr::from((Ipv4Addr::new(93, 184, self.next_peer, 1), 6881));
+        self.try_peer_at(address)
+    }
+
+    /// A peer of another name than all before.
+    fn try_peer_at(&mut self, address: SocketAddr) -> Result<PeerKey, Refused> {
         let n = self.next_peer;
         self.next_peer += 1;
-        let address = SocketAddr::from((Ipv4Addr::new(93, 184, n, 1), 6881));
-        let reserved = Reserved::NONE.with_fast();
+        let reserved = Reserved::NONE.with_fast().with_extended();
         self.swarm.handle_connected(
             self.now,
             NewPeer { address, outgoing: false, utp: false, id: PeerId([n; 20]), reserved, v2: false },
@@ -225,6 +230,57 @@ fn out_of_use_after_600_s_but_only_when_full() {
     }
 }
 
+/// A slot of a seed that nobody else wants may be held for nothing; a connection where others find no place may not.
+#[test]
+fn asks_nothing_for_60_s_but_only_when_full() {
+    for (max_peers, closed) in [(2, true), (3, false)] {
+        let mut rig = Rig::new(PIECES, max_peers);
+        let [idle, busy] = [rig.peer(), rig.peer()];
+        for key in [idle, busy] {
+            rig.says(key, &Message::Interested).unwrap();
+        }
+        assert_eq!(rig.wait(secs(1)), []);
+        let asks = |rig: &mut Rig| {
+            assert!(rig.swarm.outbox(idle).unwrap().piece_count() == 0);
+            rig.says(busy, &REQUEST).unwrap();
+            let now = rig.now;
+            rig.swarm.outbox(busy).unwrap().next_piece().unwrap();
+            rig.swarm.handle_sent(now, busy, 16 << 10);
+            rig.says(idle, &Message::KeepAlive).unwrap();
+        };
+        for _ in 0..5 {
+            asks(&mut rig);
+            assert_eq!(rig.wait(secs(10)), []);
+        }
+        asks(&mut rig);
+        assert_eq!(rig.wait(secs(15)), if closed { vec![(idle, CloseReason::Useless)] } else { vec![] });
+    }
+}
+
+/// Four connections with an address, however many names it has: all places are not to be had by calling oneself a hundred
+/// things. In the local network they may be many.
+#[test]
+fn four_connections_with_an_address() {
+    let mut rig = Rig::seeder();
+    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    for ip in ["9.9.9.9", "2600::1"] {
+        let first = rig.try_peer_at(at(ip, 1000)).unwrap();
+        for port in 1001..1004 {
+            rig.try_peer_at(at(ip, port)).unwrap();
+        }
+        for port in 1004..1050 {
+            assert_eq!(rig.try_peer_at(at(ip, port)), Err(Refused::SameAddress));
+        }
+        let now = rig.now;
+        rig.swarm.handle_closed(now, first);
+        rig.try_peer_at(at(ip, 2000)).unwrap();
+    }
+    for port in 1000..1040 {
+        rig.try_peer_at(at("127.0.0.1", port)).unwrap();
+        rig.try_peer_at(at("192.168.1.7", port)).unwrap();
+    }
+}
+
 #[test]
 fn n7_n13_connections_and_half_open_ones() {
     let mut rig = Rig::new(PIECES, 3);
@@ -335,6 +391,47 @@ fn changes_of_mind_100_per_second() {
             rig.says(key, message).unwrap();
         }
         assert_eq!(rig.says(key, &pair[0]), Err(Misbehaved::Flood), "{pair:?}");
+    }
+}
+
+/// Row 20: requests that are made and taken back, over and over.
+#[test]
+fn cancels_4000_per_second() {
+    let mut rig = Rig::seeder();
+    let key = rig.peer();
+    let cancel = Message::Cancel { index: 0, begin: 0, len: 16 << 10 };
+    for _ in 0..3 {
+        for _ in 0..4_000 {
+            rig.says(key, &cancel).unwrap();
+        }
+        rig.now += secs(1);
+    }
+    for _ in 0..4_000 {
+        rig.says(key, &cancel).unwrap();
+    }
+    assert_eq!(rig.says(key, &cancel), Err(Misbehaved::Flood));
+}
+
+/// Row 20: a piece that comes and goes makes us change our mind, and say so.
+#[test]
+fn interest_that_others_flip_100_per_second() {
+    let mut rig = Rig::leecher();
+    let key = rig.peer();
+    let id = gannet::wire::Extension::DontHave.our_id();
+    let mut outcome = Ok(());
+    let mut rounds = 0;
+    while outcome.is_ok() && rounds < 1_000 {
+        rounds += 1;
+        rig.says(key, &Message::Have(7)).unwrap();
+        outcome = rig.says(key, &Message::Extended { id, payload: &7u32.to_be_bytes() });
+    }
+    assert_eq!((outcome, rounds), (Err(Misbehaved::Flood), 101));
+    // What changes nothing is nothing.
+    let mut rig = Rig::leecher();
+    let key = rig.source();
+    for _ in 0..1_000 {
+        rig.says(key, &Message::Extended { id, payload: &7u32.to_be_bytes() }).unwrap();
+        rig.says(key, &Message::Have(7)).unwrap();
     }
 }
 

@@ -70,7 +70,7 @@ impl Door {
 
 /// Does the handshake and hands the connection over.
 async fn welcome(mut stream: Stream, address: SocketAddr, torrents: &Torrents, network: &Network) {
-    let Some(permit) = network.connection() else { return };
+    let Some(place) = network.connection(address.ip()) else { return };
     let mut wanted = None;
     let find = |mark: &[u8; 20]| torrents.marked(mark);
     let answered = network.answerer.answer(&mut stream, find, |info_hash| {
@@ -80,7 +80,7 @@ async fn welcome(mut stream: Stream, address: SocketAddr, torrents: &Torrents, n
         Some(ours)
     });
     match (answered.await, wanted) {
-        (Ok(theirs), Some(torrent)) => torrent.accept(stream, address, theirs, permit),
+        (Ok(theirs), Some(torrent)) => torrent.accept(stream, address, theirs, place),
         (Err(e), _) => tracing::debug!(%address, error = %e, "incoming handshake failed"),
         (Ok(_), None) => {}
     }

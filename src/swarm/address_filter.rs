@@ -41,8 +41,8 @@ fn is_privileged(port: u16) -> bool {
     port < 1024 && port != 80 && port != 443
 }
 
-/// Whether an address heard of from `source` may be dialled. `told_by` is who said so, for peer exchange and the DHT:
-/// a local address means something only to those who are in the same place.
+/// Whether an address heard of from `source` may be dialled. `told_by` is who said so, for trackers, peer exchange and the
+/// DHT: a local address means something only to those who are in the same place.
 pub fn may_dial(addr: SocketAddr, source: Source, told_by: Option<IpAddr>, privileged_ports: bool) -> bool {
     let ip = addr.ip().to_canonical();
     if addr.port() == 0 || !is_host(ip) {
@@ -52,8 +52,10 @@ pub fn may_dial(addr: SocketAddr, source: Source, told_by: Option<IpAddr>, privi
         return false;
     }
     match source {
-        Source::Pex | Source::Dht if ip.is_loopback() => told_by.is_some_and(|by| by.to_canonical().is_loopback()),
-        Source::Pex | Source::Dht if is_local(ip) => told_by.is_some_and(is_local),
+        Source::Tracker | Source::Pex | Source::Dht if ip.is_loopback() => {
+            told_by.is_some_and(|by| by.to_canonical().is_loopback())
+        }
+        Source::Tracker | Source::Pex | Source::Dht if is_local(ip) => told_by.is_some_and(is_local),
         _ => true,
     }
 }
@@ -83,7 +85,12 @@ mod tests {
             ("[ff02::1]:6881", Tracker, None, false),
             ("[::ffff:224.0.0.1]:6881", Tracker, None, false),
             ("[2600::1]:6881", Pex, None, true),
-            ("127.0.0.1:6881", Tracker, None, true),
+            ("127.0.0.1:6881", Tracker, None, false),
+            ("127.0.0.1:6881", Tracker, Some("8.8.8.8"), false),
+            ("127.0.0.1:6881", Tracker, Some("127.0.0.1"), true),
+            ("192.168.0.1:6881", Tracker, Some("8.8.8.8"), false),
+            ("192.168.0.1:6881", Tracker, Some("192.168.0.2"), true),
+            ("9.9.9.9:6881", Tracker, None, true),
             ("127.0.0.1:6881", Manual, None, true),
             ("127.0.0.1:6881", Pex, Some("8.8.8.8"), false),
             ("127.0.0.1:6881", Pex, Some("192.168.0.2"), false),

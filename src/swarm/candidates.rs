@@ -207,7 +207,7 @@ impl Candidates {
         }
     }
 
-    /// Somebody named an address. `told_by` is the peer or node that did, for [`Source::Pex`] and [`Source::Dht`].
+    /// Somebody named an address. `told_by` is the tracker, peer or node that did.
     pub fn add(&mut self, now: Instant, addr: SocketAddr, source: Source, told_by: Option<IpAddr>) -> Added {
         let addr = canonical(addr);
         if let Some(entry) = self.entries.get(&addr) {
@@ -286,15 +286,6 @@ impl Candidates {
     /// Whether somebody may be ready to be dialled without waiting.
     pub fn has_ready(&self) -> bool {
         self.ready.iter().any(|ready| !ready.is_empty())
-    }
-
-    /// Whether an incoming connection from `addr` is welcome: not banned, not on the IP filter, not a second one from its
-    /// IP address.
-    pub fn may_accept(&self, addr: SocketAddr) -> bool {
-        let addr = canonical(addr);
-        !self.bans.is_banned(addr)
-            && !self.ip_filter.blocks(addr.ip())
-            && (self.shares_ip(addr.ip()) || !self.is_ip_busy(addr.ip()))
     }
 
     /// A connection to or from `addr` is up. Call it once more with the address where an incoming peer listens, as
@@ -718,15 +709,12 @@ mod tests {
         let busy: Vec<_> = c.busy.iter().copied().collect();
         c.failed(busy[0], t0 + secs(600));
         assert_eq!(drain(&mut c, t0 + secs(661)).len(), 1);
-        assert!(!c.may_accept(addr("9.9.9.9:50000")));
-        assert!(c.may_accept(addr("9.9.9.8:50000")));
 
         // Loopback is exempt: many test peers share it.
         for port in 2000..2050 {
-            assert_eq!(c.add(t0, SocketAddr::new(addr("127.0.0.1:1").ip(), port), Source::Tracker, None), Added::New);
+            assert_eq!(c.add(t0, SocketAddr::new(addr("127.0.0.1:1").ip(), port), Source::Resume, None), Added::New);
         }
         assert_eq!(drain(&mut c, t0 + secs(700)).len(), 50);
-        assert!(c.may_accept(addr("127.0.0.1:50000")));
         let mut c = Candidates::new(CandidatesConfig { shared_ips: true, ..CandidatesConfig::default() }, 1);
         for port in 2000..2050 {
             c.add(t0, SocketAddr::new(addr("9.9.9.9:1").ip(), port), Source::Tracker, None);
@@ -752,7 +740,7 @@ mod tests {
         assert_eq!(c.add(t0, addr("7.7.7.7:6881"), Source::Pex, None), Added::Refused);
         assert_eq!(c.add(t0, addr("7.7.7.7:6882"), Source::Pex, None), Added::New);
         c.ban(Identity::of(addr("7.7.7.7:1"), false));
-        assert!(c.is_banned(addr("7.7.7.7:9")) && !c.may_accept(addr("7.7.7.7:9")));
+        assert!(c.is_banned(addr("7.7.7.7:9")));
         assert_eq!(c.next(t0 + secs(62)), None);
         assert_eq!(c.add(t0, addr("7.7.7.7:6883"), Source::Manual, None), Added::Refused);
     }

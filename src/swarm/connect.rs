@@ -16,6 +16,10 @@ use crate::wire::{EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Extension
 /// Connections being opened at once, at most (`limits.md`: half-open).
 pub(super) const MAX_DIALLING: usize = 64;
 
+/// Connections with one address, but for those of the local network. We dial one; but several peers of one household may
+/// come to us, where others can reach none of them.
+const MAX_PER_IP: usize = 4;
+
 /// What we call ourselves in the extension handshake (the `v` of BEP 10).
 const CLIENT: &str = concat!("gannet ", env!("CARGO_PKG_VERSION"));
 
@@ -32,6 +36,9 @@ pub enum Refused {
     /// The same peer is connected already.
     #[error("connected already")]
     Duplicate,
+    /// As many others at its address are connected already as may be.
+    #[error("too many connections with its address")]
+    SameAddress,
     /// It sent bad data before.
     #[error("banned")]
     Banned,
@@ -171,7 +178,15 @@ impl Swarm {
             return Err(Refused::Ourselves);
         }
         self.admits(new.address)?;
-        let Some((other, old)) = self.peers.iter().find(|(_, p)| p.id == new.id) else { return Ok(()) };
+        let Some((other, old)) = self.peers.iter().find(|(_, p)| p.id == new.id) else {
+            let ip = new.address.ip();
+            if self.config.many_per_address || is_local(ip) {
+                return Ok(());
+            }
+            // Who invents names for himself does not get all places.
+            let others = self.peers.iter().filter(|(_, peer)| peer.address.ip() == ip).count();
+            return if others >= MAX_PER_IP { Err(Refused::SameAddress) } else { Ok(()) };
+        };
         // Both sides dialled at once. Both must keep the same one of the two: that of the smaller id.
         let keep_outgoing = self.config.peer_id.0 < new.id.0;
         if new.outgoing == old.outgoing || new.outgoing != keep_outgoing {

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::metadata::MetadataFetch;
+use super::peer::MAX_FLIPS;
 use super::picker::Picker;
 use super::receive::MAX_HINTS;
 use super::suggest::Suggestions;
@@ -154,7 +155,7 @@ impl Swarm {
             Message::Cancel { .. } | Message::Reject { .. } => return Ok(true),
             _ => return Ok(false),
         };
-        if !peer.flips.allow(now) {
+        if !peer.flips.allow(now, MAX_FLIPS) {
             return Err(Misbehaved::Flood);
         }
         peer.early.told = Some(told);

@@ -8,7 +8,7 @@ use super::pex::{Heard, Told};
 use super::picker::Counted;
 use super::requests::RequestWindow;
 use crate::base::{Bitfield, Block, PeerId, PieceIndex, RateMeter};
-use crate::wire::{ExtendedHandshake, Outbox, Reserved};
+use crate::wire::{ExtendedHandshake, MAX_REQUEST_QUEUE, Outbox, Reserved};
 
 /// A connection whose handshake is done.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +97,8 @@ pub(super) struct Peer {
     pub(super) last_sent: Instant,
     /// Since when neither side has been interested in the other.
     pub(super) idle_since: Instant,
+    /// When it last asked for something.
+    pub(super) last_request: Instant,
     /// Requests it should not have made.
     pub(super) invalid_requests: u32,
     /// Requests in a row that came while the queue was full.
@@ -110,6 +112,8 @@ pub(super) struct Peer {
     pub(super) early: Early,
     /// Changes of its mind in the present second, about interest or what it has, which cost us work.
     pub(super) flips: Flips,
+    /// Requests taken back in the present second.
+    pub(super) cancels: Flips,
 
     /// Its number among those of whom others are told (BEP 11), what it has been told, and how often it tells us.
     pub(super) contact: Option<u64>,
@@ -126,6 +130,12 @@ pub(super) struct Asked {
     pub(super) at: Instant,
 }
 
+/// Changes of its mind that a peer may make in a second. More is an attack: honest clients stay far below.
+pub(super) const MAX_FLIPS: u32 = 100;
+
+/// Requests that a peer may take back in a second: a full queue, twice. Each is looked for in the queue.
+pub(super) const MAX_CANCELS: u32 = 2 * MAX_REQUEST_QUEUE;
+
 /// Counts what a peer may do only so often.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flips {
@@ -134,20 +144,17 @@ pub(super) struct Flips {
 }
 
 impl Flips {
-    /// More than this in one second is an attack: honest clients stay far below.
-    const LIMIT: u32 = 100;
-
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, count: 0 }
     }
 
-    /// One more; false if that was too many.
-    pub(super) fn allow(&mut self, now: Instant) -> bool {
+    /// One more; false if that was more than `limit` in a second.
+    pub(super) fn allow(&mut self, now: Instant, limit: u32) -> bool {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }
         self.count += 1;
-        self.count <= Self::LIMIT
+        self.count <= limit
     }
 }
 
@@ -200,6 +207,7 @@ impl Peer {
             last_message: now,
             last_sent: now,
             idle_since: now,
+            last_request: now,
             invalid_requests: 0,
             beyond_queue: 0,
             metadata_asked: VecDeque::new(),
@@ -207,6 +215,7 @@ impl Peer {
             hashes_given: 0,
             early: Early::default(),
             flips: Flips::new(now),
+            cancels: Flips::new(now),
             contact: None,
             told,
             heard: Heard::default(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidates::Source;
+use super::peer::MAX_FLIPS;
 use super::{Action, Misbehaved, Swarm};
 use crate::base::{Bitfield, PeerKey, PieceIndex};
 use crate::wire::{DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name};
@@ -49,7 +50,7 @@ impl Swarm {
                 self.on_told_have(now, key, Bitfield::new(self.geometry.piece_count()))
             }
             Message::Request { index, begin, len } => self.on_request(now, key, index, begin, len),
-            Message::Cancel { index, begin, len } => self.on_cancel(key, index, begin, len),
+            Message::Cancel { index, begin, len } => self.on_cancel(now, key, index, begin, len),
             Message::Reject { index, begin, len } => {
                 self.require_fast(key)?;
                 self.on_reject(now, key, index, begin, len)
@@ -122,7 +123,7 @@ impl Swarm {
 
     fn on_choke(&mut self, now: Instant, key: PeerKey) -> Result<(), Misbehaved> {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if !peer.flips.allow(now) {
+        if !peer.flips.allow(now, MAX_FLIPS) {
             return Err(Misbehaved::Flood);
         }
         peer.peer_choking = true;
@@ -140,7 +141,7 @@ impl Swarm {
 
     fn on_unchoke(&mut self, now: Instant, key: PeerKey) -> Result<(), Misbehaved> {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if !peer.flips.allow(now) {
+        if !peer.flips.allow(now, MAX_FLIPS) {
             return Err(Misbehaved::Flood);
         }
         peer.peer_choking = false;
@@ -150,7 +151,7 @@ impl Swarm {
 
     fn on_interest(&mut self, now: Instant, key: PeerKey, interested: bool) -> Result<(), Misbehaved> {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if !peer.flips.allow(now) {
+        if !peer.flips.allow(now, MAX_FLIPS) {
             return Err(Misbehaved::Flood);
         }
         if peer.peer_interested != interested {
@@ -164,7 +165,7 @@ impl Swarm {
     /// `have`s: the latest word counts.
     fn on_told_have(&mut self, now: Instant, key: PeerKey, have: Bitfield) -> Result<(), Misbehaved> {
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if !peer.flips.allow(now) {
+        if !peer.flips.allow(now, MAX_FLIPS) {
             return Err(Misbehaved::Flood);
         }
         let new = self.picker.add_peer(&have);
@@ -222,8 +223,11 @@ impl Swarm {
         }
         peer.asked.retain(|a| a.block.piece() != piece);
         peer.window.release(now, before - peer.asked.len());
+        // `have`, `dont have`, `have` and so on: each makes us say something, too.
+        let was_interested = peer.am_interested;
         self.update_interest(now, key);
-        Ok(())
+        let changed = self.peers.at_mut(key).filter(|peer| peer.am_interested != was_interested);
+        if changed.is_some_and(|peer| !peer.flips.allow(now, MAX_FLIPS)) { Err(Misbehaved::Flood) } else { Ok(()) }
     }
 
     /// Tells the peer whether we are interested, when that has changed.

@@ -24,6 +24,9 @@ const LOST_REQUEST: Duration = Duration::from_secs(60);
 /// Neither interested in the other for so long, while others wait to get in.
 const USELESS: Duration = Duration::from_secs(600);
 
+/// Unchoked by a seed, and asks for nothing for so long, while others wait to get in.
+const ASKS_NOTHING: Duration = Duration::from_secs(60);
+
 /// Without the metadata that we lack for so long, while others wait to get in.
 const USELESS_EARLY: Duration = Duration::from_secs(30);
 
@@ -61,6 +64,7 @@ impl Swarm {
     /// Looks after one connection; says why it should end, if it should.
     fn look_after(&mut self, now: Instant, key: PeerKey) -> Option<CloseReason> {
         let full = self.peers.len() >= self.config.max_peers;
+        let gives_only = self.is_complete() && self.super_seed.is_none();
         let waits = matches!(self.stage, Stage::Metadata(_));
         let peer = self.peers.at_mut(key)?;
         let since = |then: Instant| now.saturating_duration_since(then);
@@ -74,6 +78,12 @@ impl Swarm {
             return Some(CloseReason::Stalled);
         }
         if full && !peer.am_interested && !peer.peer_interested && since(peer.idle_since) >= USELESS {
+            return Some(CloseReason::Useless);
+        }
+        let asks_nothing =
+            full && gives_only && !peer.am_choking && peer.peer_interested && peer.outbox.piece_count() == 0;
+        let idle_since = peer.choke_changed.max(peer.last_request).max(peer.last_sent);
+        if asks_nothing && since(idle_since) >= ASKS_NOTHING {
             return Some(CloseReason::Useless);
         }
         if full && waits && peer.said.metadata_size.is_none() && since(peer.connected) >= USELESS_EARLY {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::allowed_fast::{ALLOWED_FAST, allowed_fast_set};
 use super::choker::{Mode, Row};
+use super::peer::MAX_CANCELS;
 use super::{CloseReason, Misbehaved, Swarm};
 use crate::base::{Block, PeerKey, PieceIndex};
 use crate::wire::{MAX_REQUEST_QUEUE, Message};
@@ -30,6 +31,7 @@ impl Swarm {
         let hidden = self.super_seed.as_ref().is_some_and(|s| !s.is_revealed(key, block.piece()));
         let have = self.picker.have().has(block.piece()) && !hidden;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        peer.last_request = now;
         if peer.outbox.piece_count() >= MAX_REQUEST_QUEUE as usize {
             // Beyond what we said we take. As much again is no oversight any more.
             peer.beyond_queue += 1;
@@ -73,9 +75,19 @@ impl Swarm {
         Ok(())
     }
 
-    pub(super) fn on_cancel(&mut self, key: PeerKey, index: u32, begin: u32, len: u32) -> Result<(), Misbehaved> {
+    pub(super) fn on_cancel(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        index: u32,
+        begin: u32,
+        len: u32,
+    ) -> Result<(), Misbehaved> {
         let block = self.geometry.range(index, begin, len).map_err(|_| Misbehaved::Geometry)?;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
+        if !peer.cancels.allow(now, MAX_CANCELS) {
+            return Err(Misbehaved::Flood);
+        }
         if peer.outbox.cancel_piece(block) && peer.fast {
             peer.outbox.push(&Message::Reject { index, begin, len });
         }

@@ -26,6 +26,7 @@ mod metadata;
 mod network;
 mod opening;
 mod outgoing;
+mod places;
 mod reach;
 mod saving;
 mod shared;
@@ -42,12 +43,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 
 pub use event::{Event, MetadataProgress, State, Status, TrackerReport, WebSeedReport, WebSeedState};
 pub use failure::{Failure, Fault};
 pub use limits::{RateLimit, RateLimits};
 pub use network::Network;
+pub use places::Place as ConnectionPlace;
 pub use spec::{AddTorrent, Choice, Choose, Durability, Origin, SeedGoal, Selected, Spec};
 
 pub use crate::storage::Place;
@@ -257,9 +259,9 @@ impl Torrent {
     }
 
     /// Takes a connection whose handshake is done.
-    pub fn accept(&self, stream: Stream, address: SocketAddr, theirs: Handshake, permit: OwnedSemaphorePermit) {
+    pub fn accept(&self, stream: Stream, address: SocketAddr, theirs: Handshake, place: ConnectionPlace) {
         if let Some(shared) = self.inner.shared() {
-            tokio::spawn(shared.attend(stream, address, false, theirs, permit));
+            tokio::spawn(shared.attend(stream, address, false, theirs, place));
         }
     }
 }

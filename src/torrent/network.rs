@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::limits::RateLimits;
 use super::metadata::MetadataMemory;
+use super::places::{Place, Places};
 use crate::net::dial::Dialer;
 use crate::net::handshake::Answerer;
 use crate::net::lsd::Lsd;
@@ -36,7 +37,7 @@ pub struct Network {
     pub mappings: Option<watch::Receiver<Mappings>>,
     /// How those who reach us are answered.
     pub answerer: Answerer,
-    connections: Arc<Semaphore>,
+    places: Places,
     half_open: Semaphore,
     dials: Pace,
     /// For info dictionaries that are fetched from peers.
@@ -53,7 +54,7 @@ impl Network {
             lsd: None,
             mappings: None,
             answerer,
-            connections: Arc::new(Semaphore::new(max_connections)),
+            places: Places::new(max_connections),
             half_open: Semaphore::new(MAX_HALF_OPEN),
             dials: Pace::new(DIALS_PER_SECOND, DIAL_BURST),
             metadata_memory: Arc::default(),
@@ -77,9 +78,15 @@ impl Network {
         self.ip_filter.read().unwrap_or_else(PoisonError::into_inner).blocks(ip)
     }
 
-    /// A place for one connection, or none if there are as many as there may be. Held for the connection's life.
-    pub fn connection(&self) -> Option<OwnedSemaphorePermit> {
-        self.connections.clone().try_acquire_owned().ok()
+    /// A place for a connection with a peer at `ip`, or none if there are as many as there may be. Held for the
+    /// connection's life.
+    pub fn connection(&self, ip: IpAddr) -> Option<Place> {
+        self.places.take(ip)
+    }
+
+    /// The same for a connection with a server.
+    pub(super) fn server_connection(&self) -> Option<Place> {
+        self.places.take_any()
     }
 
     /// Waits for its turn, then runs `dial`.

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
+use tokio::sync::{Notify, broadcast};
 
 use super::conn;
 use super::event::Event;
 use super::network::Network;
+use super::places::Place;
 use super::web_seed::WebSeeds;
 use crate::base::{Bitfield, Block, InfoHash, PeerId, PeerKey, PieceIndex};
 use crate::disk::{Completions, DiskPool, Job, ReadAheads, ToVerify};
@@ -366,7 +367,7 @@ impl Shared {
                 Way::Punch => swarm.handle_punch_failed(now, address),
             });
         };
-        let Some(permit) = self.network.connection() else { return fail() };
+        let Some(place) = self.network.connection(address.ip()) else { return fail() };
         let ours = self.our_handshake(self.origin.wire());
         let dialer = &self.network.dialer;
         let dialled = self.network.paced(async {
@@ -376,7 +377,7 @@ impl Shared {
             }
         });
         match dialled.await {
-            Ok((stream, theirs)) => self.attend(stream, address, true, theirs, permit).await,
+            Ok((stream, theirs)) => self.attend(stream, address, true, theirs, place).await,
             Err(e) => {
                 tracing::debug!(%address, ?way, error = %e, "could not connect");
                 fail();
@@ -391,7 +392,7 @@ impl Shared {
         address: SocketAddr,
         outgoing: bool,
         theirs: Handshake,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) {
         let signal = Arc::new(Signal::default());
         let v2 = self.info_hash().as_v2().is_some_and(|hash| hash.truncated() == theirs.info_hash);
@@ -421,7 +422,7 @@ impl Shared {
         let closing = Leave { shared: &self, key, address };
         let reason = conn::run(&self, stream, key, &signal).await;
         closing.leave(reason);
-        drop(permit);
+        drop(place);
     }
 
     fn leave(self: &Arc<Self>, key: PeerKey, address: SocketAddr, reason: CloseReason) {

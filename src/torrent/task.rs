@@ -308,7 +308,10 @@ impl Task {
                         if let Some(external) = found.external {
                             swarm.handle_external_address(external);
                         }
-                        swarm.handle_candidates(now, Source::Tracker, &found.peers);
+                        match found.told_by {
+                            Some(tracker) => swarm.handle_told(now, Source::Tracker, tracker, &found.peers),
+                            None => swarm.handle_candidates(now, Source::Tracker, &found.peers),
+                        }
                     });
                 }
                 address = found(&mut self.lsd) => {

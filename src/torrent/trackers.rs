@@ -1,6 +1,6 @@
 //! A torrent's trackers: carries out what their schedules say.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -32,6 +32,8 @@ pub(super) struct Answer {
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) peers: Vec<SocketAddr>,
+    /// Who told of them.
+    pub(super) told_by: Option<IpAddr>,
     pub(super) external: Option<SocketAddr>,
 }
 
@@ -141,7 +143,7 @@ impl Trackers {
                     inner.tell(Event::Warning { message: format!("{}: {message}", job.tracker) });
                 }
                 let external = response.external_ip.map(|ip| SocketAddr::new(ip, job.announce.port));
-                Found { peers: response.peers, external }
+                Found { peers: response.peers, told_by: response.from, external }
             }
             Err(error) => {
                 tracing::info!(tracker = %job.tracker, family = %job.family, %error, "no answer");

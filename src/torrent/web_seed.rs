@@ -289,7 +289,7 @@ impl<'a> Fetching<'a> {
 
     async fn run(&mut self, blocks: &[Block]) -> Result<(), Failed> {
         // Counts among the connections that there may be.
-        let Some(_permit) = self.shared.network.connection() else {
+        let Some(_place) = self.shared.network.server_connection() else {
             return Err(RangeError::Wrong("not asked: there are enough connections").into());
         };
         let Source { client, seed, metainfo, storage } = self.source;

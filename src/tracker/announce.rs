@@ -110,6 +110,8 @@ pub struct AnnounceResponse {
     pub tracker_id: Option<Vec<u8>>,
     /// A message for the user, printable and short.
     pub warning: Option<String>,
+    /// Who said so, as far as we can see: the tracker, or the proxy through which it was asked. Added by who asked.
+    pub from: Option<IpAddr>,
 }
 
 /// What a tracker counts for one torrent (BEP 48).

@@ -123,6 +123,7 @@ pub fn parse_announce(body: &[u8]) -> Result<AnnounceResponse, TrackerError> {
             .filter(|id| id.len() <= MAX_TRACKER_ID)
             .map(<[u8]>::to_vec),
         warning: answer.raw(b"warning message").and_then(string).map(|text| printable(text, MAX_TEXT)),
+        from: None,
     })
 }
 
@@ -316,6 +317,7 @@ mod tests {
             external_ip: Some("1.2.3.4".parse().unwrap()),
             tracker_id: Some(b"abc".to_vec()),
             warning: Some("[1mhi".into()),
+            from: None,
         };
         assert_eq!(compact, expected);
 

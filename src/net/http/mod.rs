@@ -96,6 +96,8 @@ pub struct Answer {
     pub status: u16,
     /// The body, decompressed.
     pub body: Vec<u8>,
+    /// Where it came from, after all redirects: the server, or the proxy.
+    pub from: Option<IpAddr>,
 }
 
 /// Why nothing came.
@@ -322,7 +324,7 @@ pub(super) async fn next_part(response: &mut reqwest::Response) -> Result<Option
 }
 
 async fn read(mut response: reqwest::Response, get: Get<'_>) -> Result<Answer, HttpError> {
-    let status = response.status().as_u16();
+    let (status, from) = (response.status().as_u16(), response.remote_addr().map(|at| at.ip()));
     let mut body = Vec::new();
     // Counted after decompression, piece by piece: neither a length in the head nor a bomb gets past it.
     while let Some(part) = response.chunk().await.map_err(|e| explain(e, get.family))? {
@@ -331,7 +333,7 @@ async fn read(mut response: reqwest::Response, get: Get<'_>) -> Result<Answer, H
         }
         body.extend_from_slice(&part);
     }
-    Ok(Answer { status, body })
+    Ok(Answer { status, body, from })
 }
 
 /// One line about what went wrong, at its root; without the URL.

@@ -56,6 +56,11 @@ impl Association {
         Ok(Self { lease, socket })
     }
 
+    /// Where the relay is.
+    pub fn relay(&self) -> SocketAddr {
+        self.lease.relay
+    }
+
     /// Sends a datagram to `target`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! the port anyway; announces are minutes apart.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
@@ -133,7 +133,10 @@ async fn exchange(config: &TrackerClientConfig, place: &Place<'_>, request: Requ
             received = way.receive(&mut buffer) => {
                 let datagram = received.map_err(broken)?;
                 if let Some(result) = exchange.handle_datagram(Instant::now(), datagram) {
-                    return result;
+                    return result.map(|response| match response {
+                        Response::Announce(answer) => Response::Announce(AnnounceResponse { from: way.remote(), ..answer }),
+                        scrape @ Response::Scrape(_) => scrape,
+                    });
                 }
             }
             () = tokio::time::sleep_until(exchange.poll_timeout().into()) => exchange.handle_timeout(Instant::now()),
@@ -159,6 +162,14 @@ impl<'a> Way<'a> {
             Place::Named(name, port) => Target::Name(name, port),
         };
         Ok(Self::Relayed(egress.associate().await?, target))
+    }
+
+    /// Who is at its other end: the tracker, or the proxy.
+    fn remote(&self) -> Option<IpAddr> {
+        match self {
+            Self::Straight(socket) => socket.peer_addr().ok().map(|at| at.ip()),
+            Self::Relayed(association, _) => Some(association.relay().ip()),
+        }
     }
 
     async fn send(&self, packet: &[u8]) -> io::Result<()> {
