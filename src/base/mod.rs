@@ -20,7 +20,7 @@ pub use bitfield::{Bitfield, BitfieldError};
 pub use block_pool::{BlockBuf, BlockPool};
 pub use geometry::{BLOCK_LEN, Block, Geometry, GeometryError, MAX_PIECE_COUNT, MAX_PIECE_LENGTH, ShortPiece};
 pub use id::{InfoHash, InfoHashV1, InfoHashV2, PeerId, PieceIndex};
-pub(crate) use printable::is_bidi_control;
 pub use printable::{Printable, printable};
+pub(crate) use printable::{is_bidi_control, is_zero_width};
 pub use rate::{Pace, RateMeter, RttMeter, TokenBucket};
 pub use slab::{PeerKey, Slab};

@@ -32,7 +32,7 @@ pub(crate) fn is_bidi_control(c: char) -> bool {
 }
 
 /// Characters that take no place on the screen and so make two names look alike: joiners, fillers, tags.
-fn is_zero_width(c: char) -> bool {
+pub(crate) fn is_zero_width(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'

@@ -48,9 +48,29 @@ pub struct Mount(PathBuf);
 
 impl Mount {
     pub fn new(at: &Path, size: &str) -> Option<Self> {
-        let options = format!("size={size}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(at).output();
-        matches!(mount, Ok(output) if output.status.success()).then(|| Self(at.to_owned()))
+        Self::tmpfs(at, &format!("size={size}"))
+    }
+
+    fn tmpfs(at: &Path, options: &str) -> Option<Self> {
+        Self::of(at, &["-t", "tmpfs", "-o", options, "none"])
+    }
+
+    /// On a disk that is a file beside it.
+    fn ext4(at: &Path, len: u64) -> Option<Self> {
+        let image = at.with_extension("image");
+        File::create(&image).and_then(|file| file.set_len(len)).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image).output();
+        matches!(made, Ok(output) if output.status.success())
+            .then(|| Self::of(at, &["-t", "ext4", "-o", "loop", image.to_str().unwrap()]))?
+    }
+
+    fn of(at: &Path, what: &[&str]) -> Option<Self> {
+        let mount = Command::new("mount").args(what).arg(at).output();
+        let mounted = matches!(&mount, Ok(output) if output.status.success());
+        if !mounted {
+            eprintln!("skipped: cannot mount {what:?} here");
+        }
+        mounted.then(|| Self(at.to_owned()))
     }
 }
 
@@ -64,10 +84,7 @@ impl Drop for Mount {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d1_a_disk_that_is_too_small_is_a_clear_failure() {
     let lab = Lab::new();
-    let Some(_mount) = Mount::new(&lab.folder("small"), "1m") else {
-        eprintln!("skipped: a tmpfs cannot be mounted here");
-        return;
-    };
+    let Some(_mount) = Mount::new(&lab.folder("small"), "1m") else { return };
     let (payload, other) = (Payload::file("large", 4 * MIB), Payload::file("other", MIB));
     let seeder = lab.seeder("seeder", &payload).await;
     seeder.seed(&other).await;
@@ -105,19 +122,27 @@ fn told(events: &mut tokio::sync::broadcast::Receiver<Event>) -> (usize, usize) 
     told
 }
 
-/// D1, D3, D6: the disk is full in the middle of a download: with files that grow, and with one that was preallocated
-/// and mapped, whose space another process took back. What is there is served, and it goes on when there is space.
+/// D1, D3, D6: the disk is full in the middle of a download.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d1_d3_d6_a_disk_that_becomes_full_is_waited_for() {
+    becomes_full(|folder| Mount::new(folder, "6m")).await;
+}
+
+/// D2: the same on a file system with a disk below it, which finds the space for a page only when that is written to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d2_a_file_system_that_becomes_full_is_waited_for() {
+    becomes_full(|folder| Mount::ext4(folder, 12 << 20)).await;
+}
+
+/// With files that grow, and with one that was preallocated and mapped, whose space another process took back. What is
+/// there is served, and it goes on when there is space.
+async fn becomes_full(mount: impl Fn(&Path) -> Option<Mount>) {
     let lab = Lab::new();
     for (name, preallocate, backend) in
         [("sparse", Preallocate::Sparse, Backend::Auto), ("mapped", Preallocate::Full, Backend::Mmap)]
     {
         let folder = lab.folder(name);
-        let Some(_mount) = Mount::new(&folder, "6m") else {
-            eprintln!("skipped: a tmpfs cannot be mounted here");
-            return;
-        };
+        let Some(_mount) = mount(&folder) else { return };
         let payload = Payload::file("growing", 4 * MIB);
         let node = lab.node("node").await;
         let mut add = AddTorrent::new(payload.metainfo.clone(), Place::Folder(folder.clone()));
@@ -132,7 +157,7 @@ async fn d1_d3_d6_a_disk_that_becomes_full_is_waited_for() {
             file.set_len(4 * MIB as u64).unwrap();
         }
         let filler = folder.join("filler");
-        let full = std::fs::write(&filler, vec![1; 6 * MIB]).unwrap_err();
+        let full = std::fs::write(&filler, vec![1; 12 * MIB]).unwrap_err();
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         let seeder = lab.seeder(&format!("seeder of {name}"), &payload).await;
         torrent.add_peers(&[seeder.address()]);
@@ -154,6 +179,37 @@ async fn d1_d3_d6_a_disk_that_becomes_full_is_waited_for() {
         seeder.stop().await;
         std::fs::remove_dir_all(&node.folder).unwrap();
     }
+}
+
+/// D17: there is space, but no file can be made any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d17_no_inodes_are_left() {
+    let lab = Lab::new();
+    let folder = lab.folder("few");
+    let Some(_mount) = Mount::tmpfs(&folder, "size=16m,nr_inodes=100") else { return };
+    let names: Vec<String> = (0..60).map(|n| format!("folder {}/file {n}", n % 4)).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 20_000)).collect();
+    let payload = Payload::make("many", Some("many"), &files, 64 * KIB, Format::V1, &[]);
+    std::fs::create_dir(folder.join("filler")).unwrap();
+    let fillers: Vec<PathBuf> = (0..60).map(|n| folder.join(format!("filler/{n}"))).collect();
+    fillers.iter().for_each(|path| drop(File::create(path).unwrap()));
+    let seeder = lab.seeder("seeder", &payload).await;
+    let node = lab.node("node").await;
+    let mut add = AddTorrent::new(payload.metainfo.clone(), Place::Folder(folder.clone()));
+    (add.seed, add.peers) = (Some(SeedGoal::default()), vec![seeder.address()]);
+    let torrent = node.session.add(add).await.unwrap();
+    let mut events = torrent.events();
+    until("it is told", || torrent.status().state == State::DiskError).await;
+    let status = torrent.status();
+    let cause = status.cause.unwrap();
+    assert!(cause.contains("file ") && cause.contains("no space left"), "{cause}");
+    assert!(status.have_pieces < payload.pieces());
+    fillers.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    until("it goes on", || torrent.status().state == State::Seeding).await;
+    payload.assert_in(&folder);
+    assert_eq!(told(&mut events), (1, 1));
+    node.stop().await;
+    seeder.stop().await;
 }
 
 /// D8, D10: the file, or its whole folder, is removed or replaced under a download. What it held is fetched again.
