@@ -93,7 +93,7 @@
 //! | a subcommand | `cli/get.rs`, `cli/seed.rs`, `cli/create.rs`, `cli/verify.rs` and so on; making torrents `cli/making.rs`; asking what a link names `cli/metadata.rs` |
 //! | the progress display, JSON lines | `cli/progress.rs`, `cli/report.rs`, `cli/json.rs` |
 //! | reading and making `.torrent` files | `metainfo/info.rs`, `metainfo/build.rs` |
-//! | safe names of files | `metainfo/path.rs`, `metainfo/names.rs` |
+//! | safe names of files | `metainfo/path.rs`, `metainfo/names.rs`; never outside the folder: `sys/dir.rs`, `cli/sandbox.rs` |
 //! | magnet links | `metainfo/magnet.rs` |
 //! | v2 and hybrid torrents: trees of hashes | `metainfo/merkle.rs`, `hash/merkle.rs` |
 //! | limits against hostile bencode | `base/bencode.rs` |

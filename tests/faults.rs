@@ -430,6 +430,38 @@ fn d16_two_on_one_state() {
 }
 
 /// N8: a port that somebody else has is told, with its number.
+/// Whatever happens in it, the process writes to no other folder: here somebody puts a link in the place of the one for
+/// state. Without the sandbox it goes by the link, as it should: the folder is the user's.
+#[test]
+fn a_download_is_confined_to_its_folders() {
+    let tried = std::thread::spawn(|| gannet::sys::confine(&[])).join().unwrap();
+    if tried.unwrap() == gannet::sys::Confined::Not {
+        return eprintln!("skipped: this kernel has no Landlock");
+    }
+    for (options, confined) in [(&["-v"][..], true), (&["-v", "--no-sandbox"], false)] {
+        let lab = Lab::new(8 << 20, Some(1 << 20));
+        let mut running = lab.get(&[], options);
+        running.until("a piece", |running| running.said().contains("\"event\":\"piece\""));
+        let tasks = fs::read_dir(format!("/proc/{}/task", running.child.id())).unwrap();
+        let privileges: Vec<String> = tasks
+            .filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok())
+            .filter_map(|status| status.lines().find(|line| line.starts_with("NoNewPrivs:")).map(str::to_owned))
+            .collect();
+        let every = format!("NoNewPrivs:\t{}", u8::from(confined));
+        assert!(privileges.len() > 2 && privileges.iter().all(|line| *line == every), "{privileges:?}");
+        fs::rename(lab.path("state"), lab.path("moved")).unwrap();
+        fs::create_dir(lab.path("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(lab.path("elsewhere"), lab.path("state")).unwrap();
+        running.signal(rustix::process::Signal::INT);
+        let status = running.wait();
+        assert_eq!(status.code(), Some(130), "{}", running.said());
+        let saved = fs::read_dir(lab.path("elsewhere")).unwrap().count();
+        assert_eq!(saved == 0, confined, "{saved} files; {}", running.said());
+        let said = if confined { "only these folders can be written to" } else { "not confined: --no-sandbox" };
+        assert!(running.said().contains(said), "{}", running.said());
+    }
+}
+
 #[test]
 fn n8_a_port_in_use() {
     let lab = Lab::new(1 << 20, None);

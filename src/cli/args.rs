@@ -60,6 +60,17 @@ pub(super) struct SharedOptions {
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) output: OutputOptions,
+    #[command(flatten)]
+    pub(super) sandbox: SandboxOptions,
+}
+
+/// What the process may do.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Disk")]
+pub(super) struct SandboxOptions {
+    /// Do not give up the right to write elsewhere than to the folders for downloads and state, and to start programs
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(super) no_sandbox: bool,
 }
 
 /// How much is said, and in which form.

@@ -12,7 +12,7 @@ use super::report::{Content, Reporter, Subject};
 use super::select::Selection;
 use super::signals::Signals;
 use super::transfer::{self, Job};
-use super::{ip_filter, settings, source, torrent_file};
+use super::{ip_filter, sandbox, source, torrent_file};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::net::egress::Egress;
@@ -20,8 +20,13 @@ use crate::session::{AddTorrent, Choose, Config, NatConfig, Origin, Place, SeedG
 
 pub(super) fn run(args: GetArgs, global: &Global) -> Result<(), Failure> {
     let options = args.options.or(global.layers.settings.get.clone());
-    let runtime = super::runtime()?;
-    runtime.block_on(async {
+    // A slip in a name is told before a folder is made.
+    args.sources.iter().try_for_each(|source| source::is_there(source))?;
+    let (dir, state_dir) = (dir(&options).to_owned(), options.disk.state_dir()?);
+    let saved = options.download.save_torrent.as_deref().map(sandbox::of_saved_torrent);
+    let folders: Vec<&Path> = [&dir, &state_dir].into_iter().chain(&saved).map(PathBuf::as_path).collect();
+    sandbox::enter(global, &folders);
+    super::runtime()?.block_on(async {
         let mut signals = Signals::take()?;
         let mut reporter = Reporter::new(&global.output);
         let mut selection = Selection::new(&options.download.select, &options.download.exclude)?;
@@ -81,7 +86,7 @@ pub(super) fn job(
     peers: &[SocketAddr],
 ) -> Result<Option<Job>, Failure> {
     let download = &options.download;
-    let dir = download.dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let dir = dir(options).to_owned();
     let (mut selected, mut choose) = (None, None);
     let subject = match &origin {
         Origin::Metainfo(metainfo) => {
@@ -114,6 +119,11 @@ pub(super) fn job(
         ..AddTorrent::new(origin, Place::Folder(dir))
     };
     Ok(Some(Job { subject, torrent, save_torrent: download.save_torrent.clone() }))
+}
+
+/// The folder to download into.
+fn dir(options: &GetOptions) -> &Path {
+    options.download.dir.as_deref().unwrap_or(Path::new("."))
 }
 
 /// The same once it is known which files there are; `None` if no option speaks of files.
@@ -198,11 +208,7 @@ pub(super) fn goal(options: &GoalOptions) -> Option<SeedGoal> {
 
 /// What all torrents of this call share.
 pub(super) fn config(network: &NetworkOptions, disk: &DiskOptions) -> Result<Config, Failure> {
-    let state_dir = match &disk.state_dir {
-        Some(dir) => dir.clone(),
-        None => settings::default_state_dir()?,
-    };
-    let defaults = Config::new(state_dir);
+    let defaults = Config::new(disk.state_dir()?);
     let asked = network.max_peers.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
     let max_peers = asked.unwrap_or(defaults.max_peers);
     Ok(Config {

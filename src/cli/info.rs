@@ -10,28 +10,35 @@ use super::address::public_part;
 use super::args::InfoArgs;
 use super::exit::Failure;
 use super::json::{hashes, object};
-use super::options::Layer;
+use super::options::{DiskOptions, Layer};
 use super::progress::{Look, count};
 use super::quantity::bytes;
 use super::signals::Signals;
 use super::source::{self, Source};
 use super::time::unix_date;
-use super::{metadata, screen, tree};
+use super::{metadata, sandbox, screen, tree};
 use crate::base::{InfoHash, printable};
 use crate::metainfo::{File, Magnet, Metainfo};
 
 pub(super) fn run(args: InfoArgs, global: &Global) -> Result<(), Failure> {
     let get = global.layers.settings.get.clone();
     let network = args.network.or(get.network);
-    match Source::parse(&args.source) {
+    let source = Source::parse(&args.source);
+    if !matches!(source, Source::Magnet(_)) || args.offline {
+        sandbox::enter(global, &[]);
+    }
+    match source {
         Source::Magnet(link) if args.offline => show_magnet(&source::magnet(&link)?, global),
         Source::Magnet(link) => {
             let magnet = source::magnet(&link)?;
-            let state_dir = args.state_dir.or(get.disk.state_dir);
+            let disk = DiskOptions { state_dir: args.state_dir, ..DiskOptions::default() }.or(get.disk);
+            sandbox::enter(global, &[&disk.state_dir()?]);
             super::runtime()?.block_on(async {
                 let mut signals = Signals::take()?;
-                let place = (&network, state_dir);
-                metadata::fetch(magnet, place, args.timeout, &global.output, &mut signals, |m| show(m, global)).await
+                metadata::fetch(magnet, (&network, &disk), args.timeout, &global.output, &mut signals, |m| {
+                    show(m, global)
+                })
+                .await
             })
         }
         Source::Web(_) if args.offline => {

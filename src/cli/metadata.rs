@@ -30,15 +30,14 @@ const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Gives up when nothing was learned for `patience`.
 pub(super) async fn fetch<T>(
     magnet: Magnet,
-    (network, state_dir): (&NetworkOptions, Option<PathBuf>),
+    (network, disk): (&NetworkOptions, &DiskOptions),
     patience: Duration,
     output: &OutputOptions,
     signals: &mut Signals,
     work: impl FnOnce(&Metainfo) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let peers = signals.unless(get::resolve(&network.peers, &network.egress.egress()?)).await?;
-    let disk = DiskOptions { state_dir, ..DiskOptions::default() };
-    let mut config = get::config(network, &disk)?;
+    let mut config = get::config(network, disk)?;
     // What it warns of is for people: with JSON there is one object and nothing else.
     let mut reporter = Reporter::new(&OutputOptions { json: false, ..output.clone() });
     config.ip_filter = ip_filter::read(&network.ip_filters, &peers, &mut reporter)?;

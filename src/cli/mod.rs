@@ -30,6 +30,7 @@ mod place;
 mod progress;
 mod quantity;
 mod report;
+mod sandbox;
 pub mod scrape;
 mod scratch;
 mod screen;
@@ -67,6 +68,8 @@ struct Global {
     output: OutputOptions,
     /// The settings below the command line.
     layers: Layers,
+    /// See [`sandbox`].
+    no_sandbox: bool,
 }
 
 impl Global {
@@ -103,6 +106,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
         Err(error) => return say_clap(&error, &args),
     };
     let layers = settings::load(cli.shared.config.as_deref(), std::env::vars_os())?;
+    let no_sandbox = cli.shared.sandbox.or(layers.settings.sandbox.clone()).no_sandbox;
     let said = cli.shared.output;
     let output = said.clone().or(layers.settings.output.clone());
     log::start(&output)?;
@@ -114,7 +118,7 @@ fn start(args: Vec<OsString>) -> Result<(), Failure> {
     for name in &layers.unknown_variables {
         tracing::info!("{} is no setting", crate::base::printable(name));
     }
-    let global = Global { said, output, layers };
+    let global = Global { said, output, layers, no_sandbox };
     let json = global.output.json;
     let outcome = match cli.command {
         Command::Get(args) => get::run(args, &global),

@@ -133,6 +133,13 @@ pub(super) struct DiskOptions {
     pub(super) state_dir: Option<PathBuf>,
 }
 
+impl DiskOptions {
+    /// The folder for state that they name, or the usual one.
+    pub(super) fn state_dir(&self) -> Result<PathBuf, Failure> {
+        self.state_dir.clone().map_or_else(super::settings::default_state_dir, Ok)
+    }
+}
+
 /// All options of `get`.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct GetOptions {
@@ -418,6 +425,7 @@ layer!(DownloadOptions {
 });
 layer!(GetOptions { download, network, goal, disk });
 layer!(SeedOptions { super_seed, network, goal, disk });
+layer!(super::args::SandboxOptions { no_sandbox });
 
 impl Layer for super::args::OutputOptions {
     /// As the others, but loud or quiet is one thing said in two words: the upper layer's word stands alone.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::Global;
 use super::args::ScrapeArgs;
 use super::exit::{Code, Failure};
-use super::{block_on, screen, source};
+use super::{block_on, sandbox, screen, source};
 use crate::base::{InfoHash, printable};
 use crate::net::tracker::{TrackerClient, TrackerClientConfig};
 use crate::tracker::{ScrapeEntry, TrackerError, TrackerUrl};
@@ -35,6 +35,7 @@ struct Row {
 
 /// The command of that name.
 pub(super) fn command(args: ScrapeArgs, global: &Global) -> Result<(), Failure> {
+    sandbox::enter(global, &[]);
     let metainfo = source::read_local(&args.source)?;
     let mut trackers = metainfo.announce.clone();
     trackers.extend(args.trackers.into_iter().map(|url| vec![url]));

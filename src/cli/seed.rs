@@ -11,7 +11,7 @@ use super::options::{Layer, SeedOptions};
 use super::report::{Reporter, Subject};
 use super::signals::Signals;
 use super::transfer::{self, Job};
-use super::{get, ip_filter, place, source};
+use super::{get, ip_filter, place, sandbox, source};
 use crate::session::{AddTorrent, Choose, Origin, Place, Session};
 
 /// A torrent and where its data lies.
@@ -24,11 +24,13 @@ pub(super) struct Seed {
 
 pub(super) fn run(args: SeedArgs, global: &Global) -> Result<(), Failure> {
     let options = args.options.or(global.layers.settings.seed());
+    // Told here, where PATH is known to be what the user meant, rather than as bad pieces after an hour of hashing.
+    std::fs::metadata(&args.path).map_err(|e| Failure::disk(&args.path, &e))?;
+    // The data is only read.
+    sandbox::enter(global, &[&options.disk.state_dir()?]);
     super::runtime()?.block_on(async {
         let mut signals = Signals::take()?;
         let origin = signals.unless(source::find(&args.source, &options.network.egress.egress()?)).await?;
-        // Told here, where PATH is known to be what the user meant, rather than as bad pieces after an hour of hashing.
-        std::fs::metadata(&args.path).map_err(|e| Failure::disk(&args.path, &e))?;
         if let Origin::Metainfo(metainfo) = &origin {
             place::check(&metainfo.info, &args.path)?;
         }

@@ -12,7 +12,7 @@ use clap::{ArgAction, CommandFactory, Parser};
 use etcetera::BaseStrategy;
 use toml::Spanned;
 
-use super::args::OutputOptions;
+use super::args::{OutputOptions, SandboxOptions};
 use super::exit::{Failure, io_words, shown};
 use super::options::{GetOptions, SeedOptions};
 
@@ -32,6 +32,8 @@ pub(super) struct Settings {
     pub(super) get: GetOptions,
     #[arg(long)]
     pub(super) super_seed: bool,
+    #[command(flatten)]
+    pub(super) sandbox: SandboxOptions,
 }
 
 impl Settings {

@@ -10,10 +10,10 @@ use super::exit::{Code, Failure, shown};
 use super::json::line;
 use super::making::{Draft, Made, note_format};
 use super::options::{Layer, SeedOptions};
-use super::screen;
 use super::seed::{self, Seed};
 use super::signals::Signals;
 use super::torrent_file::{Output, same};
+use super::{sandbox, screen};
 
 pub(super) fn run(args: ShareArgs, global: &Global) -> Result<(), Failure> {
     let options = &args.options;
@@ -37,6 +37,7 @@ pub(super) fn run(args: ShareArgs, global: &Global) -> Result<(), Failure> {
     let mut said = SeedOptions { network: args.seeding.network.clone(), ..args.seeding };
     said.network.trackers = trackers;
     let seeding = said.or(settings);
+    sandbox::enter(global, &[&seeding.disk.state_dir()?]);
     super::runtime()?.block_on(async { seed::serve(&seeding, seeds, global, Signals::take()?).await })
 }
 

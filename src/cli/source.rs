@@ -78,6 +78,14 @@ pub(super) async fn find(text: &str, egress: &Egress) -> Result<Origin, Failure>
     }
 }
 
+/// Refuses the name of a file that is not there.
+pub(super) fn is_there(text: &str) -> Result<(), Failure> {
+    match Source::parse(text) {
+        Source::File(path) => path.metadata().map(drop).map_err(|e| Failure::disk(&path, &e)),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a magnet link.
 pub(super) fn magnet(link: &str) -> Result<Magnet, Failure> {
     Magnet::parse(link).map_err(|e| Failure::invalid(format!("{}: {e}", short(link))))

@@ -11,7 +11,7 @@ use super::hashing::watched;
 use super::json::object;
 use super::progress::count;
 use super::quantity::bytes;
-use super::{info, place, screen, source};
+use super::{info, place, sandbox, screen, source};
 use crate::base::printable;
 use crate::metainfo::Metainfo;
 use crate::storage::{Checked, FileProblem, Layout, Options, PieceState, Place, Problem, Storage, check};
@@ -22,6 +22,7 @@ const MAX_RANGES: usize = 8;
 type Ranges = Vec<RangeInclusive<u32>>;
 
 pub(super) fn run(args: VerifyArgs, global: &Global) -> Result<(), Failure> {
+    sandbox::enter(global, &[]);
     let metainfo = source::read_local(&args.source)?;
     let info = &metainfo.info;
     place::check(info, &args.path)?;

@@ -1,8 +1,8 @@
 //! L3, at its foot: what only some systems can do, each with a portable fallback. Nothing else names a platform.
 //!
 //! For: opening files that stay below a folder, names as a file system has them, taking and counting space, vectored
-//! positioned I/O, sending from mapped files, process limits, what processes use, signals, choosing a network interface,
-//! the routes to the internet, the clock, the width of the terminal.
+//! positioned I/O, sending from mapped files, process limits, confinement to some folders, what processes use, signals,
+//! choosing a network interface, the routes to the internet, the clock, the width of the terminal.
 //! Must not know: torrents, pieces, peers.
 
 mod clock;
@@ -12,6 +12,7 @@ mod file;
 mod fragment;
 mod process;
 mod route;
+mod sandbox;
 mod send;
 mod signals;
 mod space;
@@ -27,6 +28,7 @@ pub use file::{
 pub use fragment::allow_fragments;
 pub use process::{ignore_file_size_signal, open_file_limit, raise_open_file_limit, terminal_columns};
 pub use route::{DefaultRoute, TELLS_ROUTES, default_routes_v4, default_routes_v6};
+pub use sandbox::{Confined, confine};
 pub use send::{Gather, SendMap, is_cut};
 pub use signals::{Hangups, StopSignal, StopSignals};
 pub use space::{Allocation, FileSystem, allocate, available, file_system, file_system_number, sync_file_system};

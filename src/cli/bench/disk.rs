@@ -311,7 +311,7 @@ mod tests {
     fn nothing_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let output = OutputOptions { quiet: true, ..OutputOptions::default() };
-        let global = Global { said: output.clone(), output, layers: crate::cli::settings::Layers::default() };
+        let global = Global { said: output.clone(), output, layers: Default::default(), no_sandbox: false };
         let mut bench =
             Bench { global: &global, stop: Stop::never(), calibration: Calibration::new(), notes: Vec::new() };
         let mut rounds = bench.rounds("disk", Some(1));

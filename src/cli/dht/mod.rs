@@ -8,7 +8,6 @@ mod items;
 mod stats;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -21,11 +20,10 @@ use super::exit::{Code, Failure};
 use super::json::object;
 use super::progress::count;
 use super::source::{self, Source};
-use super::{Global, block_on, screen, settings};
+use super::{Global, block_on, sandbox, screen, settings};
 use crate::base::InfoHash;
 use crate::dht::{Command, Event, NodeId, Summary};
 use crate::metainfo::Magnet;
-use crate::net::egress::Egress;
 use crate::session::{Config, DhtConfig, Session};
 
 /// How long the session may take to save its nodes.
@@ -54,28 +52,27 @@ pub(super) fn run(args: DhtArgs, global: &Global) -> Result<(), Failure> {
         _ => None,
     };
     let node = with_settings(node, global);
-    let way = (state_dir(global), global.layers.settings.get.network.egress.egress()?);
     match command {
-        DhtCommand::GetPeers { .. } => with_node(&node, way, async |dht| get_peers(&dht, hashes, json).await),
+        DhtCommand::GetPeers { .. } => with_node(&node, global, async |dht| get_peers(&dht, hashes, json).await),
         DhtCommand::Announce { port, seed, .. } => {
-            with_node(&node, way, async |dht| announce(&dht, hashes, port, seed, json).await)
+            with_node(&node, global, async |dht| announce(&dht, hashes, port, seed, json).await)
         }
-        DhtCommand::Scrape { .. } => with_node(&node, way, async |dht| scrape(&dht, hashes, json).await),
+        DhtCommand::Scrape { .. } => with_node(&node, global, async |dht| scrape(&dht, hashes, json).await),
         DhtCommand::Sample { target } => {
             let target = target.unwrap_or_else(|| std::array::from_fn(|_| fastrand::u8(..)));
-            with_node(&node, way, async |dht| sample(&dht, NodeId(target), json).await)
+            with_node(&node, global, async |dht| sample(&dht, NodeId(target), json).await)
         }
         DhtCommand::Get { target, salt, bencoded } => {
             let wanted = items::Wanted::parse(&target, &salt)?;
-            with_node(&node, way, async |dht| items::get(&dht, wanted, bencoded, json).await)
+            with_node(&node, global, async |dht| items::get(&dht, wanted, bencoded, json).await)
         }
         DhtCommand::Put { value, key, salt, seq, cas, bencoded } => {
             let draft = items::Draft::read(&value, bencoded, key.as_deref(), salt, seq, cas)?;
-            with_node(&node, way, async |dht| items::put(&dht, draft, json).await)
+            with_node(&node, global, async |dht| items::put(&dht, draft, json).await)
         }
         DhtCommand::Stats => {
             let patience = node.timeout;
-            with_node(&node, way, async |dht| stats::show(&dht, patience, json).await)
+            with_node(&node, global, async |dht| stats::show(&dht, patience, json).await)
         }
     }
 }
@@ -128,10 +125,12 @@ fn nobody() -> Failure {
 /// Runs a node for as long as `work` takes, but not longer than `--timeout`.
 fn with_node<T>(
     options: &NodeOptions,
-    (state_dir, egress): (Result<PathBuf, Failure>, Egress),
+    global: &Global,
     work: impl AsyncFnOnce(Dht) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let state_dir = options.state_dir.clone().map_or(state_dir, Ok)?;
+    let egress = global.layers.settings.get.network.egress.egress()?;
+    let state_dir = options.state_dir.clone().map_or_else(settings::default_state_dir, Ok)?;
+    sandbox::enter(global, &[&state_dir]);
     let mut config = Config::new(state_dir);
     config.listen = options.listen.iter().flat_map(|listen| listen.addresses()).collect();
     (config.tcp, config.utp, config.disk_threads) = (false, false, Some(1));
@@ -146,13 +145,6 @@ fn with_node<T>(
             Err(Failure::network(format!("dht: not done in {time}; --timeout gives it more")))
         })
     })
-}
-
-fn state_dir(global: &Global) -> Result<PathBuf, Failure> {
-    match &global.layers.settings.get.disk.state_dir {
-        Some(dir) => Ok(dir.clone()),
-        None => settings::default_state_dir(),
-    }
 }
 
 /// The torrent that is meant. Private ones are none of the DHT's business (BEP 27).

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::net::nat;
+use crate::sys::Confined;
 
 /// What was found out. What could not be, or was not to be tried, is missing.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,8 @@ pub(super) struct System {
     /// How many hashes at once are computed.
     pub(super) hashing: &'static str,
     pub(super) cores: usize,
+    /// What `--no-sandbox` would switch off, if it was not said.
+    pub(super) confined: Option<Confined>,
 }
 
 /// A folder that is written to.
@@ -111,6 +114,7 @@ impl Facts {
             "file_system": system.and_then(|system| system.folder.file_system),
             "free_bytes": system.and_then(|system| system.folder.free),
             "open_files": system.map(|system| system.open_files),
+            "sandbox": system.and_then(|system| system.confined).map(|confined| confined != Confined::Not),
             "udp_buffer_bytes": self.udp_buffers.map(|(_, granted)| granted),
         })
     }

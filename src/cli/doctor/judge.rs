@@ -4,6 +4,7 @@ use super::facts::{Facts, Family, Folder};
 use crate::cli::exit::{Code, shown};
 use crate::cli::quantity::bytes;
 use crate::net::nat::{Protocol, State};
+use crate::sys::Confined;
 
 /// How it stands with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +74,10 @@ fn bad(code: Code, check: &'static str, says: impl Into<String>, advice: impl In
 type Check = fn(&Facts) -> Option<Finding>;
 
 /// All there are, in the order in which they are shown.
-pub(super) const CHECKS: &[Check] =
-    &[listening, ipv4, ipv6, names, router, port, dht, folder, space, state, files, buffers, memory, clock, hashing];
+pub(super) const CHECKS: &[Check] = &[
+    listening, ipv4, ipv6, names, router, port, dht, folder, space, state, sandbox, files, buffers, memory, clock,
+    hashing,
+];
 
 /// Less free space than this is soon used up.
 const LITTLE_SPACE: u64 = 2 << 30;
@@ -301,6 +304,26 @@ fn state(facts: &Facts) -> Option<Finding> {
     }
 }
 
+fn sandbox(facts: &Facts) -> Option<Finding> {
+    match facts.system.as_ref()?.confined {
+        Some(Confined::Fully) => good("sandbox", "Landlock: get, seed and the like can write to their folders only"),
+        Some(Confined::Partly) => good(
+            "sandbox",
+            "Landlock: get, seed and the like can write to their folders only; files elsewhere could be cut",
+        ),
+        Some(Confined::Not) => warn(
+            "sandbox",
+            "the kernel has no Landlock, or does not let us use it: nothing but our own care keeps us to our folders",
+            "with Linux 6.2 or newer see that `lsm=` of the kernel's command line names landlock",
+        ),
+        None => warn(
+            "sandbox",
+            "switched off",
+            "without --no-sandbox get, seed and the like can write to their folders only",
+        ),
+    }
+}
+
 fn files(facts: &Facts) -> Option<Finding> {
     let limit = facts.system.as_ref()?.open_files;
     let says = format!("{limit} may be open at once");
@@ -417,6 +440,7 @@ mod tests {
                 clock: EARLIEST + 1,
                 hashing: "avx512",
                 cores: 8,
+                confined: Some(Confined::Fully),
             }),
         }
     }
@@ -483,6 +507,9 @@ mod tests {
             (system(|s| s.folder.free = Some(1 << 20)), &["bad space"]),
             (system(|s| s.folder.free = None), &[]),
             (system(|s| s.state.refused = Some("read-only".to_owned())), &["bad state"]),
+            (system(|s| s.confined = Some(Confined::Partly)), &[]),
+            (system(|s| s.confined = Some(Confined::Not)), &["warn sandbox"]),
+            (system(|s| s.confined = None), &["warn sandbox"]),
             (system(|s| s.open_files = 256), &["warn files"]),
             (system(|s| s.free_memory = Some(64 << 20)), &["warn memory"]),
             (system(|s| s.clock_is_kept = Some(false)), &["warn clock"]),

@@ -45,7 +45,8 @@ pub(super) fn run(args: DoctorArgs, global: &Global) -> Result<(), Failure> {
             let config = get::config(&network, &disk)?;
             let mut facts = Facts { offline: args::is_offline(&network), ..Facts::default() };
             let state_dir = config.state_dir.clone();
-            let system = tokio::task::spawn_blocking(move || system::look(dir, &state_dir));
+            let no_sandbox = global.no_sandbox;
+            let system = tokio::task::spawn_blocking(move || system::look(dir, &state_dir, no_sandbox));
             network::look(config, &mut facts, timeout).await;
             facts.system = tokio::time::timeout(SYSTEM_PATIENCE, system).await.ok().and_then(Result::ok);
             Ok(facts)

@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::facts::{Folder, System};
 use crate::cli::exit::io_words;
-use crate::sys::{self, Dir, FileSystem};
+use crate::sys::{self, Confined, Dir, FileSystem};
 
 /// What it tells of the folders for downloads (`.` where none is said) and for state, and of itself. May hang with a
 /// network file system.
-pub(super) fn look(dir: Option<PathBuf>, state_dir: &Path) -> System {
+pub(super) fn look(dir: Option<PathBuf>, state_dir: &Path, no_sandbox: bool) -> System {
     System {
         folder: folder(dir.as_deref().unwrap_or(Path::new("."))),
         state: folder(state_dir),
@@ -20,7 +20,14 @@ pub(super) fn look(dir: Option<PathBuf>, state_dir: &Path) -> System {
         clock: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         hashing: crate::hash::tier(),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        confined: (!no_sandbox).then(try_sandbox),
     }
+}
+
+/// What the system makes of it: in a thread of its own, as there is no way back.
+fn try_sandbox() -> Confined {
+    let tried = std::thread::spawn(|| sys::confine(&[])).join();
+    tried.ok().and_then(Result::ok).unwrap_or(Confined::Not)
 }
 
 fn folder(path: &Path) -> Folder {
