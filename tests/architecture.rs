@@ -114,6 +114,41 @@ const WAYS_OUT: &[&str] = &[
 /// the others connect to is on this machine.
 const WAYS_OUT_FILES: &[&str] = &["net/egress", "net/http", "cli/bench", "cli/demo"];
 
+/// What can grow without end: whoever fills a queue is to be held up by it, or to lose what does not fit.
+const UNBOUNDED: &[(&str, &str)] = &[
+    ("unbounded*", "a channel without a bound"),
+    ("Unbounded*", "a channel without a bound"),
+    ("std::sync::mpsc", "`tokio::sync::mpsc`, or a bound"),
+    ("sync::mpsc::channel", "name the module, and a bound"),
+    ("mpsc::channel()", "a bound"),
+    ("crossbeam*", "`tokio::sync::mpsc`"),
+];
+
+/// Nothing that a stranger names may become a command line: programs are started by the benchmarks alone.
+const PROGRAMS: &[&str] = &["process::Command", "Command::new", "libc::system", "execve"];
+const PROGRAMS_FILES: &[&str] = &["cli/bench", "sys/usage"];
+
+/// The clock on the wall may be set at any time: it is for people, for stamps of files, and for dates of servers.
+const WALL_CLOCK: &[&str] = &["SystemTime", "UNIX_EPOCH"];
+const WALL_CLOCK_FILES: &[&str] = &["cli", "net/web_seed", "net/udp", "torrent/saving", "torrent/spec"];
+
+/// What Cargo.toml promises; each has its reason in docs/bug-classes.md.
+const PROMISES: &[&str] = &[
+    "overflow-checks = true",
+    "unsafe_code = \"deny\"",
+    "unwrap_used = \"warn\"",
+    "expect_used = \"warn\"",
+    "panic = \"warn\"",
+    "cast_possible_truncation = \"warn\"",
+];
+
+/// Lints that no code outside of tests may switch off.
+const LINTS: &[&str] =
+    &["unwrap_used", "expect_used", "clippy::panic", "cast_possible_wrap", "cast_possible_truncation"];
+
+/// Where a cast of a number that cannot be too large is told so.
+const CASTS_FILES: &[&str] = &["cli/dht"];
+
 /// Words that say nothing, or that the field has a better word for (block, request): no identifier is made with them.
 const EMPTY_WORDS: &[&str] = &["chunk", "chunks", "subpiece", "manager", "helper", "helpers", "util", "utils"];
 
@@ -258,6 +293,62 @@ fn there_is_one_way_out() {
             for word in WAYS_OUT {
                 let places = find(&source.code, word);
                 wrong.extend(places.map(|at| source.at(at, &format!("`{word}` goes past `net::egress`"))));
+            }
+        }
+    }
+    report(&wrong);
+}
+
+/// Row 51 of docs/bug-classes.md.
+#[test]
+fn nothing_grows_without_a_bound() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        for (word, why) in UNBOUNDED {
+            let places = find(&source.code, word);
+            wrong.extend(places.map(|at| source.at(at, &format!("`{}`: {why}", word.trim_end_matches('*')))));
+        }
+        // A bound is a constant with a name and a reason.
+        for at in find(&source.code, "mpsc::channel") {
+            let call = source.code[at + "mpsc::channel".len()..].trim_start_matches(|c: char| c != '(');
+            if !call[1..].starts_with(|c: char| c.is_ascii_uppercase()) {
+                wrong.push(source.at(at, "the bound of a channel is a named constant"));
+            }
+        }
+    }
+    report(&wrong);
+}
+
+/// Rows 4 and 44 of docs/bug-classes.md.
+#[test]
+fn programs_and_the_wall_clock_keep_to_their_places() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        for (words, files) in [(PROGRAMS, PROGRAMS_FILES), (WALL_CLOCK, WALL_CLOCK_FILES)] {
+            for word in words.iter().filter(|_| !source.is_within(files)) {
+                let places = find(&source.code, word);
+                wrong.extend(places.map(|at| source.at(at, &format!("`{word}` belongs in {files:?}"))));
+            }
+        }
+    }
+    report(&wrong);
+}
+
+/// Rows 12 and 50 of docs/bug-classes.md: numbers are checked in what is released, too, and no code outside of tests has
+/// itself excused from the lints.
+#[test]
+fn numbers_and_panics_are_looked_after() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let mut wrong: Vec<String> = PROMISES
+        .iter()
+        .filter(|promise| !manifest.lines().any(|line| line == **promise))
+        .map(|promise| format!("Cargo.toml: no `{promise}`"))
+        .collect();
+    for source in sources().iter().filter(|source| !source.is_within(CASTS_FILES)) {
+        for (at, _) in source.code.match_indices("(clippy::") {
+            let end = source.code[at..].find(')').map_or(source.code.len(), |end| at + end);
+            for lint in LINTS.iter().filter(|lint| source.code[at..end].contains(**lint)) {
+                wrong.push(source.at(at, &format!("`{lint}` is switched off")));
             }
         }
     }

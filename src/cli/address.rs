@@ -17,6 +17,16 @@ pub(super) fn public_part(address: &str) -> String {
     printable(&format!("{}://{host}{port}{path}", url.scheme()))
 }
 
+/// An address of data: its path is shown, as it is no secret but says what is there.
+pub(super) fn data_address(address: &str) -> String {
+    let Ok(mut url) = Url::parse(address) else { return "(not an address)".to_owned() };
+    // Where there is no host there is neither a name nor a password.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.set_query(url.query().map(|_| "..."));
+    url.set_fragment(None);
+    printable(url.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +43,13 @@ mod tests {
             ("SECRET", "(not an address)"),
         ] {
             assert_eq!(public_part(address), want);
+        }
+        for (address, want) in [
+            ("http://me:SECRET@w.example/pub/a%20b", "http://w.example/pub/a%20b"),
+            ("https://SECRET@w.example/?k=SECRET#SECRET", "https://w.example/?..."),
+            ("SECRET", "(not an address)"),
+        ] {
+            assert_eq!(data_address(address), want);
         }
     }
 }

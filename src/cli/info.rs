@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use serde_json::{Value, json};
 
 use super::Global;
-use super::address::public_part;
+use super::address::{data_address, public_part};
 use super::args::InfoArgs;
 use super::exit::Failure;
 use super::json::{hashes, object};
@@ -168,7 +168,7 @@ fn to_text(metainfo: &Metainfo, unicode: bool) -> String {
         row(&mut text, if n == 0 { "trackers" } else { "" }, shown.join(", "));
     }
     for (n, url) in metainfo.web_seeds.iter().enumerate() {
-        row(&mut text, if n == 0 { "web seeds" } else { "" }, printable(url));
+        row(&mut text, if n == 0 { "web seeds" } else { "" }, data_address(url));
     }
     for (n, (host, port)) in metainfo.nodes.iter().enumerate() {
         row(&mut text, if n == 0 { "DHT nodes" } else { "" }, printable(&host_port(host, *port)));
@@ -246,7 +246,7 @@ fn show_magnet(magnet: &Magnet, global: &Global) -> Result<(), Failure> {
     hash_rows(&mut text, &magnet.info_hash);
     let lists = [
         ("trackers", magnet.trackers.iter().map(|url| public_part(url)).collect()),
-        ("web seeds", magnet.web_seeds.iter().map(|url| printable(url)).collect()),
+        ("web seeds", magnet.web_seeds.iter().map(|url| data_address(url)).collect()),
         ("peers", peers),
         ("select", select),
     ];
