@@ -472,6 +472,51 @@ fn n8_a_port_in_use() {
     assert!(running.said().contains(&taken) && running.said().contains("in use"), "{}", running.said());
 }
 
+/// What a program that was linked with it takes for the time of day: an hour and ten years off in both directions, another
+/// way each tenth of a second. The clock that only goes forward is left alone.
+const CLOCK: &str = "
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *t) {
+    static const long steps[] = {0, 3600, -3600, 315360000, -315360000};
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, \"clock_gettime\");
+    int result = real(id, t);
+    struct timespec steady;
+    if (id == CLOCK_REALTIME && result == 0 && real(CLOCK_MONOTONIC, &steady) == 0)
+        t->tv_sec += steps[steady.tv_nsec / 100000000 % 5];
+    return result;
+}
+";
+
+/// N11: the clock on the wall steps to and fro: nothing times out or is tried too soon, and what was saved by one clock is
+/// believed by another.
+#[test]
+fn n11_the_wall_clock_steps() {
+    let lab = Lab::new(8 << 20, Some(3 << 20));
+    let (source, library) = (lab.path("clock.c"), lab.path("clock.so"));
+    fs::write(&source, CLOCK).unwrap();
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").output();
+    if !made.as_ref().is_ok_and(|made| made.status.success()) {
+        assert!(std::env::var_os("GANNET_INTEROP").is_none_or(|v| v != "required"), "no compiler: {made:?}");
+        eprintln!("skipped: no C compiler");
+        return;
+    }
+    let preload = format!("LD_PRELOAD={}", library.to_str().unwrap());
+    let years = |running: &Running| -> std::collections::BTreeSet<String> {
+        let said = running.said();
+        said.split("\"time\":\"").skip(1).map(|rest| rest[..4].to_owned()).collect()
+    };
+    let mut running = lab.get(&["env", &preload], &["--timeout", "20s"]);
+    assert!(running.wait().success(), "{}", running.said());
+    assert!(years(&running).len() >= 3, "the clock does not step: {:?}", years(&running));
+    assert_eq!(running.told(), (0, 0), "{}", running.said());
+    lab.assert_complete();
+    let mut again = lab.get(&["env", &preload], &[]);
+    assert!(again.wait().success(), "{}", again.said());
+    assert!(again.said().lines().last().unwrap().contains("\"downloaded\":0,"), "{}", again.said());
+}
+
 /// K10: with little address space it works, or ends with one clear line; it never aborts.
 #[test]
 fn k10_little_memory() {

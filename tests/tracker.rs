@@ -170,12 +170,13 @@ async fn names_are_looked_up_in_the_family_asked_for() {
 }
 
 /// A name server that knows `here.example`, which is this machine, denies that there is `gone.example`, and says nothing of
-/// others.
+/// others. `turn.example` is far away, and this machine whenever it is asked for again; `both.example` is both at once.
 async fn name_server() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 512];
+        let mut turned = false;
         loop {
             let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
             let query = &buffer[..len];
@@ -185,12 +186,19 @@ async fn name_server() -> SocketAddr {
             let head =
                 |rcode: u8, answers: u8| [&query[..2], &[0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0]].concat();
             let wants_v4 = question.ends_with(&[0, 1, 0, 1]);
-            let answer = if asked(b"\x04gone") {
+            let record = |ip: [u8; 4]| [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4], &ip[..]].concat();
+            let (far, near) = (record([192, 0, 2, 1]), record([127, 0, 0, 1]));
+            let answer = if asked(b"\x04turn") && wants_v4 {
+                let answer = [&head(0, 1), question, if turned { &near } else { &far }].concat();
+                turned = true;
+                answer
+            } else if asked(b"\x04both") && wants_v4 {
+                [&head(0, 2), question, &far, &near].concat()
+            } else if asked(b"\x04gone") {
                 [&head(3, 0), question].concat()
             } else if asked(b"\x04here") && wants_v4 {
-                let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
-                [&head(0, 1), question, &record].concat()
-            } else if asked(b"\x04here") {
+                [&head(0, 1), question, &near].concat()
+            } else if asked(b"\x04here") || asked(b"\x04turn") || asked(b"\x04both") {
                 [&head(0, 0), question].concat()
             } else {
                 continue;
@@ -232,6 +240,43 @@ async fn t7_names_that_lead_where_they_should_not() {
     assert!(tokio::time::timeout(Duration::from_millis(50), canary.accept()).await.is_err(), "somebody knocked");
     let known = ask(&client, &format!("http://here.example:{port}/announce")).await;
     assert!(known.is_ok(), "{known:?}");
+}
+
+/// Row 30: a name that leads out at first and to this machine the next time (DNS rebinding), or to both at once, gains
+/// nothing: each look-up is judged by itself, address by address.
+#[tokio::test]
+async fn b30_names_that_turn_inwards() {
+    let mut config = TrackerClientConfig::default();
+    config.timeout = TIMEOUT;
+    config.http.egress = Egress::new(None, None, vec![name_server().await]);
+    let client = TrackerClient::new(config);
+    let canary = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = canary.local_addr().unwrap().port();
+    // Nobody is at the address far away, which may show at once or when the time is up.
+    let far = ask(&client, &format!("http://turn.example:{port}/admin?SECRET")).await.unwrap_err();
+    assert!(matches!(far, TrackerError::TimedOut(_) | TrackerError::Unreachable(_)), "{far:?}");
+    let near = ask(&client, &format!("http://turn.example:{port}/admin?SECRET")).await.unwrap_err();
+    assert!(matches!(near, TrackerError::Unsafe(_)), "{near:?}");
+    let both = ask(&client, &format!("http://both.example:{port}/admin?SECRET")).await.unwrap_err();
+    assert!(matches!(both, TrackerError::TimedOut(_) | TrackerError::Unreachable(_)), "{both:?}");
+    assert!(tokio::time::timeout(Duration::from_millis(50), canary.accept()).await.is_err(), "somebody knocked");
+}
+
+/// Row 31: what is for one server is told to no other that it redirects to.
+#[tokio::test]
+async fn b31_passwords_are_not_redirected() {
+    let (other, of_other) = says(answer("200 OK", "", b"d8:intervali60e5:peers0:e")).await;
+    let moved = format!("Location: http://{other}/announce\r\nSet-Cookie: a=SECRET\r\n");
+    let (first, of_first) = says(answer("302 Found", &moved, b"")).await;
+    ask(&patient_client(), &format!("http://me:SECRET@{first}/announce?passkey=SECRET")).await.unwrap();
+    let head = of_first.lock().unwrap().concat().to_ascii_lowercase();
+    // "me:SECRET"
+    assert!(head.contains("authorization: basic bwu6u0vdukvu"), "{head}");
+    let head = of_other.lock().unwrap().concat().to_ascii_lowercase();
+    assert!(head.starts_with("get /announce http/1.1\r\n"), "{head}");
+    for secret in ["authorization", "cookie", "referer", "secret"] {
+        assert!(!head.contains(secret), "{secret}: {head}");
+    }
 }
 
 #[tokio::test]

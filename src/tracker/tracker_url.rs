@@ -144,6 +144,9 @@ mod tests {
             ("http://user:SECRET@10.0.0.1:1/announce", "http://10.0.0.1:1", 1),
             ("http://bücher.example/announce", "http://xn--bcher-kva.example", 80),
             ("udp://0x7f.1:9/announce", "udp://127.0.0.1:9", 9),
+            // Row 32 of docs/bug-classes.md: a Cyrillic а is not taken for a Latin one by whoever reads it.
+            ("https://p\u{430}ypal.example/announce", "https://xn--pypal-4ve.example", 443),
+            ("udp://xn--pypal-4ve.example:1", "udp://xn--pypal-4ve.example:1", 1),
         ] {
             let url = TrackerUrl::parse(text).unwrap();
             assert_eq!((url.to_string().as_str(), url.port()), (shown, port));
@@ -168,6 +171,10 @@ mod tests {
             "http://h/announce?info_hash=x",
             "http://h/?a=b&EVENT=stopped",
             "javascript://x",
+            // No name is written so.
+            "http://xn--pypal-4v\u{e9}.example/",
+            "http://xn--a/",
+            "http://a\u{200d}b\u{202e}.example/",
             &long,
         ] {
             assert!(TrackerUrl::parse(text).is_err(), "{text}");

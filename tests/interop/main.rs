@@ -22,10 +22,12 @@ mod payload;
 mod probe;
 mod process;
 
+mod cut_off;
 mod dht;
 mod download;
 mod encryption;
 mod exchange;
+mod inwards;
 mod magnets;
 mod metadata;
 mod nat;

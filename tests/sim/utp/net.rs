@@ -34,6 +34,9 @@ pub(super) struct Line {
     pub(super) dropped: u64,
     /// The longest wait in the queue since it was last asked for.
     pub(super) worst_wait: Duration,
+    /// When it was last sent over, and for how long at most it was not.
+    pub(super) last_use: Duration,
+    pub(super) longest_silence: Duration,
 }
 
 impl Line {
@@ -50,11 +53,15 @@ impl Line {
             carried: 0,
             dropped: 0,
             worst_wait: Duration::ZERO,
+            last_use: Duration::ZERO,
+            longest_silence: Duration::ZERO,
         }
     }
 
     /// When a packet that is sent `now` arrives, each time that it does.
     fn carry(&mut self, now: Duration, len: usize, rng: &mut fastrand::Rng) -> Vec<Duration> {
+        self.longest_silence = self.longest_silence.max(now.saturating_sub(self.last_use));
+        self.last_use = now;
         if len > self.mtu || rng.u32(0..1000) < self.loss {
             self.dropped += 1;
             return Vec::new();

@@ -160,6 +160,21 @@ fn idle_time_does_no_harm() {
     assert!(took < secs(4) && world.line().worst_wait < TARGET, "{took:?}, {:?}", world.line().worst_wait);
 }
 
+/// N6: routers forget who speaks UDP with whom after as little as 30 s. A connection on which nothing happens is heard of
+/// more often than that, from both sides: either may be the one behind a router.
+#[test]
+fn n6_routers_are_kept_from_forgetting() {
+    let mut world = Bottleneck::new(5, Line::new(20.0, 25, 512), 1);
+    let key = world.net.connect(0, 1, Flow { to_write: 1 << 20, ..Flow::default() });
+    world.net.run_until(secs(1_000));
+    assert_eq!(world.received(), [1 << 20]);
+    assert!(world.net.flow(0, key).error.is_none());
+    for line in [world.line, world.line + 1] {
+        let silence = world.net.line_mut(line).longest_silence;
+        assert!((secs(10)..secs(30)).contains(&silence), "{silence:?}");
+    }
+}
+
 #[test]
 fn streams_go_both_ways_and_end_both_ways() {
     let line = Line { loss: 20, jitter: Duration::from_millis(5), duplicates: 10, ..Line::new(20.0, 25, 256) };
