@@ -154,7 +154,13 @@ pub fn start(spec: Spec, disk: Arc<DiskPool>, network: Arc<Network>, trackers: T
         have_bytes: AtomicU64::new(0),
         trouble: Mutex::default(),
     });
-    tokio::spawn(task::run(inner.clone(), spec, disk, network, trackers, progress));
+    let running = tokio::spawn(task::run(inner.clone(), spec, disk, network, trackers, progress));
+    let watched = inner.clone();
+    tokio::spawn(async move {
+        if running.await.is_err_and(|e| e.is_panic()) {
+            task::panicked(&watched);
+        }
+    });
     Torrent { inner }
 }
 
@@ -256,6 +262,11 @@ impl Torrent {
         if let Some(shared) = self.inner.shared() {
             shared.turn(|swarm, _| swarm.handle_ip_filter(ip_filter.clone()));
         }
+    }
+
+    #[cfg(test)]
+    fn shared(&self) -> Option<Arc<Shared>> {
+        self.inner.shared()
     }
 
     /// Takes a connection whose handshake is done.

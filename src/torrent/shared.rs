@@ -481,3 +481,68 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hash;
+    use crate::metainfo::{Builder, Format};
+    use crate::session::{AddTorrent, Config, Place, SeedGoal, Session, State};
+
+    /// K9: the task of a connection panics, and with the swarm's lock in its hand. That connection is over; the torrent,
+    /// its other peers, and what is asked of it go on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn k9_the_task_of_a_peer_panics() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let data = vec![7; 300_000];
+        let mut builder = Builder::file("payload", data.len() as u64);
+        (builder.format, builder.piece_length) = (Format::V1, Some(1 << 16));
+        let hashes: Vec<[u8; 20]> = data.chunks(1 << 16).map(|piece| hash::sha1(&[piece])).collect();
+        let metainfo = Metainfo::parse(&builder.plan().unwrap().finish(&hashes, &[]).unwrap()).unwrap();
+        std::fs::write(path("payload"), &data).unwrap();
+        let session = async |name: &str| {
+            let mut config = Config::new(path(name));
+            (config.listen, config.lsd) = (vec![([127, 0, 0, 1], 0).into()], false);
+            Session::start(config).await.unwrap()
+        };
+        let (seeder, leecher) = (session("a").await, session("b").await);
+        let mut add = AddTorrent::new(metainfo.clone(), Place::Exact(path("payload")));
+        add.seed = Some(SeedGoal::default());
+        let seeding = seeder.add(add).await.unwrap();
+        let until = async |so: &dyn Fn() -> bool| {
+            while !so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        until(&|| seeding.status().state == State::Seeding).await;
+
+        let shared = seeding.shared().unwrap();
+        let address = ([127, 0, 0, 1], 9).into();
+        let (id, reserved) = (PeerId([3; 20]), Reserved::NONE);
+        let new = NewPeer { address, outgoing: false, utp: false, id, reserved, v2: false };
+        let key = shared.turn(|swarm, now| swarm.handle_connected(now, new)).unwrap();
+        assert_eq!(seeding.status().peers, 1);
+        let peer = tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                let _leave = Leave { shared: &shared, key, address };
+                shared.turn(|_, _| -> () { std::panic::resume_unwind(Box::new("a test's panic")) });
+            }
+        });
+        assert!(peer.await.unwrap_err().is_panic());
+        assert!(shared.inner.is_poisoned());
+        assert_eq!(seeding.status().peers, 0);
+
+        let mut add = AddTorrent::new(metainfo, Place::Folder(path("out")));
+        add.peers = seeder.listen_addresses().to_vec();
+        let downloading = leecher.add(add).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), downloading.finished()).await.unwrap().unwrap();
+        assert_eq!(std::fs::read(path("out/payload")).unwrap(), data);
+        assert_eq!(seeding.status().state, State::Seeding);
+        leecher.stop(Duration::from_secs(5)).await;
+        seeder.stop(Duration::from_secs(5)).await;
+    }
+}

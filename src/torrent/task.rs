@@ -18,7 +18,7 @@ use super::shared::{News, NoSuchMetadata, Shared};
 use super::trackers::Trackers;
 use super::trouble::{Past, Trouble, mended};
 use super::{Durability, Event, Failure, Fault, Inner, Network, Outcome, Phase, Spec, State, ratio};
-use crate::base::{Bitfield, PieceIndex};
+use crate::base::{Bitfield, PieceIndex, printable};
 use crate::disk::{Completions, DiskPool, Done, Verdict};
 use crate::metainfo::Metainfo;
 use crate::net::lsd::Membership;
@@ -151,6 +151,18 @@ pub(super) async fn run(
         }
     };
     end(&inner, left);
+}
+
+/// The task has ended in the middle of something, which is our fault. Whoever waits for it is told, and nobody is left
+/// connected; other torrents are not concerned.
+pub(super) fn panicked(inner: &Inner) {
+    tracing::error!("the task of a torrent panicked: this is a bug");
+    let shared = inner.shared();
+    let message = format!("{}: internal error, please report it", printable(&inner.origin.name()));
+    end(inner, Left::Failed(Failure::new(Fault::Internal, message)));
+    if let Some(shared) = shared {
+        shared.turn(|swarm, _| swarm.stop());
+    }
 }
 
 /// The last words.

@@ -557,3 +557,28 @@ async fn e8_v2_messages_on_a_v1_link() {
     // What it said before the metadata counts: it has everything, and lets us in.
     done(&torrent).await;
 }
+
+/// K9: the task of a torrent panics, here in what its user gave it to call. It fails, whoever waits for it is told, its peers
+/// are let go, and the other torrents of the session go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k9_the_task_of_a_torrent_panics() {
+    let lab = Lab::new();
+    let (payload, other) = (Payload::file("panics", MIB), Payload::file("other", MIB));
+    let seeder = lab.node("seeder").await;
+    let seeding = seeder.seed(&payload).await;
+    seeder.seed(&other).await;
+    let node = lab.node("node").await;
+    let torrent = node
+        .get_link(link(&payload), &[seeder.address()], |add| {
+            add.choose = Some(Choose(Arc::new(|_| std::panic::resume_unwind(Box::new("a test's panic")))));
+        })
+        .await;
+    let failure = within(PATIENCE, "it fails", torrent.finished()).await.unwrap_err();
+    assert_eq!(failure.fault, Fault::Internal);
+    within(PATIENCE, "it ends", torrent.stopped()).await;
+    assert_eq!((torrent.status().state, torrent.status().peers), (State::Failed, 0));
+    done(&node.get(&other, &[seeder.address()]).await).await;
+    other.assert_in(&node.folder);
+    until("its peers are let go", || seeding.status().peers == 0).await;
+    node.stop().await;
+}
