@@ -580,6 +580,9 @@ mod tests {
         assert_eq!(code("d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:y1:qe"), 0);
         assert_eq!(code("d1:rde1:t2:aa1:y1:re"), 0);
         assert_eq!(code("le"), 0);
+        for deep in [b"l".repeat(2_000), b"d1:a".repeat(500), b"d1:ad2:id20:abcdefghij01234567891:x".repeat(40)] {
+            assert!(matches!(Message::parse(&deep), Err(Unreadable::Noise)));
+        }
         // A method to come that names a target is answered with nodes.
         let later = "d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q5:later1:t2:aa1:y1:qe";
         let message = Message::parse(later.as_bytes()).unwrap();

@@ -369,6 +369,11 @@ fn m10_m11_links_and_padding_are_not_made() {
     assert!(found.iter().all(|path| !path.is_symlink()), "{found:?}");
     let blocks: u64 = found.iter().map(|path| path.metadata().unwrap().blocks()).sum();
     assert!(blocks * 512 < 1 << 20, "{found:?}");
+    // A link, and a file that would go through it.
+    let through = [link("out", ".."), b"d6:lengthi3e4:pathl3:out1:xee".to_vec()].concat();
+    let torrent = [b"d4:infod5:filesl", &through[..], b"e4:name1:n12:piece lengthi16384e6:pieces20:"].concat();
+    let refused = crate::metainfo::Metainfo::parse(&[&torrent[..], &[b'h'; 20], b"ee"].concat());
+    assert!(matches!(refused, Err(crate::metainfo::MetainfoError::FileIsFolder(_))), "{refused:?}");
 }
 
 #[test]

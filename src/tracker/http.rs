@@ -330,6 +330,9 @@ mod tests {
         assert_eq!(ports, [1, 2, 3]);
 
         assert_eq!(parse_announce(b"de").unwrap(), AnnounceResponse::default());
+        for deep in [b"l".repeat(20_000), b"d1:a".repeat(200_000), b"d5:peersl".repeat(1_000)] {
+            assert!(parse_announce(&deep).is_err() && parse_scrape(&deep, &[[0; 20]]).is_err());
+        }
         let odd = b"d8:complete1:x10:incompletei-1e8:interval4:1800e5:peers5:12345e".as_slice();
         for body in [odd, b"d5:peersi5ee", b"d5:peers0:e", b"d5:peerslee", b"d11:external ip3:abce"] {
             assert!(parse_announce(body).is_ok_and(|a| a.peers.is_empty()) || body == odd);

@@ -489,6 +489,47 @@ async fn e6_a_valid_hash_of_something_else() {
     }
 }
 
+/// Row 1 of docs/bug-classes.md: what peers say a torrent is called is made as safe as what a file says, and whoever links to it
+/// gets to choose the name no more than they do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b1_names_from_peers_stay_below_the_folder() {
+    let lab = Lab::new();
+    let data = crate::lab::noise(3 * 10_000, 1);
+    let pieces: Vec<u8> = data.chunks(16 << 10).flat_map(|piece| hash::sha1(&[piece])).collect();
+    let files = ["2:..2:..7:escaped", "16:/tmp/gannet-root9:a/../../b", "1:.0:3:x\\y"]
+        .map(|path| format!("d6:lengthi10000e4:pathl{path}ee"));
+    let head = format!("d5:filesl{}e4:name5:../up12:piece lengthi16384e6:pieces{}:", files.concat(), pieces.len());
+    let metainfo = Metainfo::parse(&[b"d4:info", head.as_bytes(), &pieces, b"ee"].concat()).unwrap();
+    // The seeder has it under names that are safe.
+    let seeder = lab.node("seeder").await;
+    for (file, data) in metainfo.info.files().iter().zip(data.chunks(10_000)) {
+        let path = seeder.folder.join("up").join(file.path.to_path_buf());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, data).unwrap();
+    }
+    let mut add = AddTorrent::new(metainfo.clone(), Place::Exact(seeder.folder.join("up")));
+    add.seed = Some(SeedGoal::default());
+    let seeding = seeder.session.add(add).await.unwrap();
+    until("it seeds", || seeding.status().state == State::Seeding).await;
+    let node = lab.node_with("a/b/c/node", |_| ()).await;
+    let mut magnet = Magnet::new(metainfo.info.info_hash());
+    magnet.name = Some("../../../named".into());
+    done(&node.get_link(magnet, &[seeder.address()], |_| ()).await).await;
+    let below = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.filter(|name| !name.ends_with(".state")).collect()
+    };
+    // From the root of the lab down there is nothing but the way to the folder, and one name in that.
+    for (folder, only) in [("a", "b"), ("a/b", "c"), ("a/b/c", "node"), ("a/b/c/node", metainfo.info.name())] {
+        assert_eq!(below(&lab.folder(folder)), [only], "{folder}");
+    }
+    for (file, data) in metainfo.info.files().iter().zip(data.chunks(10_000)) {
+        let path = node.folder.join(metainfo.info.name()).join(file.path.to_path_buf());
+        assert!(std::fs::read(&path).unwrap() == data, "{path:?}");
+    }
+    assert!(!Path::new("/tmp/gannet-root").exists());
+}
+
 /// E7: gone with the last part; stopped at its receipt; added again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn e7_gone_with_the_last_part() {
