@@ -17,6 +17,7 @@ pub mod memory;
 pub mod metainfo;
 pub mod mse;
 pub mod resume;
+pub mod schedule;
 pub mod swarm;
 mod tape;
 pub mod tracker_http;
@@ -40,6 +41,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("metainfo", metainfo::run),
     ("mse", mse::run),
     ("resume", resume::run),
+    ("schedule", schedule::run),
     ("swarm", swarm::run),
     ("tracker_http", tracker_http::run),
     ("tracker_udp", tracker_udp::run),

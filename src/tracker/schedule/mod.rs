@@ -258,11 +258,13 @@ impl Schedule {
         self.groups = merged.into_iter().map(|(_, group)| group).collect();
     }
 
-    /// Peers find us at other ports from now on: trackers that have told them of others are told soon. A family that is not
-    /// announced to stays so.
+    /// Peers find us at other ports from now on: trackers that have told them of others are told soon. `None` is no news. A
+    /// family that is not announced to stays so, and one that is goes on: its trackers have to hear that we leave.
     pub fn set_ports(&mut self, now: Instant, port_v4: Option<u16>, port_v6: Option<u16>) {
-        self.config.port_v4 = self.config.port_v4.and(port_v4);
-        self.config.port_v6 = self.config.port_v6.and(port_v6);
+        let config = &mut self.config;
+        for (port, new) in [(&mut config.port_v4, port_v4), (&mut config.port_v6, port_v6)] {
+            *port = port.and(new.or(*port));
+        }
         for endpoint in &mut self.endpoints {
             if let Some((at, Last::Answer { min_interval, .. })) = &endpoint.last
                 && Some(endpoint.told_port) != self.config.port(endpoint.family)
@@ -474,6 +476,9 @@ impl Schedule {
 
     fn begin(&mut self, now: Instant, index: usize, totals: Totals) -> Option<Job> {
         let endpoint = self.endpoints.get_mut(index)?;
+        // All that an announce needs, before it counts as under way.
+        let port = self.config.port(endpoint.family)?;
+        let tracker = self.trackers.get(endpoint.tracker)?.url.clone();
         // A download that ends as soon as it is complete still counts: `completed` goes before `stopped`.
         let event = if endpoint.stopped_owed && !(self.stopping && endpoint.completed_owed) {
             AnnounceEvent::Stopped
@@ -488,7 +493,6 @@ impl Schedule {
         self.next_job += 1;
         let id = JobId(self.next_job);
         endpoint.in_flight = Some(InFlight { id, since: now, event });
-        let port = self.config.port(endpoint.family)?;
         endpoint.told_port = port;
         let announce = Announce {
             info_hash: self.config.info_hash,
@@ -503,7 +507,6 @@ impl Schedule {
             tracker_id: endpoint.tracker_id.clone(),
             ip: None,
         };
-        let tracker = self.trackers.get(endpoint.tracker)?.url.clone();
         Some(Job { id, tracker, family: endpoint.family, announce })
     }
 

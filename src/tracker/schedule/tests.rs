@@ -111,6 +111,19 @@ fn another_port_is_told_soon() {
     assert_eq!((job.announce.port, job.family), (7000, Family::V4));
 }
 
+/// A port that is not known any more: announces go on with the one before, and the tracker hears that we leave.
+#[test]
+fn a_family_whose_port_is_lost_goes_on() {
+    let mut world = World::new(&[&["a"]], &[("a", live)], false);
+    world.run(1);
+    world.schedule.set_ports(world.at(1), None, Some(7001));
+    world.run(1900);
+    world.schedule.stop();
+    world.run(1901);
+    assert_eq!(world.events_of("a"), [(0, Started), (1800, Regular), (1900, Stopped)]);
+    assert!(world.schedule.is_stopped());
+}
+
 fn config(private: bool) -> ScheduleConfig {
     ScheduleConfig { info_hash: [1; 20], peer_id: PeerId([2; 20]), key: 3, port_v4: Some(6881), port_v6: None, private }
 }
@@ -390,6 +403,7 @@ enum Step {
     Completed,
     WantMore,
     AnnounceNow,
+    Ports(Option<u16>, Option<u16>),
     Stop,
 }
 
@@ -401,6 +415,7 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
         1 => Just(Step::Completed),
         2 => Just(Step::WantMore),
         1 => Just(Step::AnnounceNow),
+        1 => (prop::option::of(1..9u16), prop::option::of(1..9u16)).prop_map(|(v4, v6)| Step::Ports(v4, v6)),
         1 => prop::bool::weighted(0.2).prop_map(|stop| if stop { Step::Stop } else { Step::WantMore }),
     ];
     prop::collection::vec(step, 0..60)
@@ -425,6 +440,7 @@ proptest::proptest! {
                 Step::Completed => schedule.handle_completed(now),
                 Step::WantMore => schedule.want_more_peers(now),
                 Step::AnnounceNow => schedule.announce_now(now),
+                Step::Ports(v4, v6) => schedule.set_ports(now, v4, v6),
                 Step::Stop => {
                     stopping = true;
                     schedule.stop();
