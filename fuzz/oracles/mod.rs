@@ -16,6 +16,7 @@ pub mod magnet;
 pub mod memory;
 pub mod metainfo;
 pub mod mse;
+pub mod picker;
 pub mod resume;
 pub mod schedule;
 pub mod swarm;
@@ -40,6 +41,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("memory", memory::run),
     ("metainfo", metainfo::run),
     ("mse", mse::run),
+    ("picker", picker::run),
     ("resume", resume::run),
     ("schedule", schedule::run),
     ("swarm", swarm::run),

@@ -483,18 +483,8 @@ impl Picker {
         asked.len()
     }
 
-    /// `block` should have come from `peer` by now: others may be asked as if nobody were, but if it does come from
-    /// `peer` it is taken. True if it was asked for it and not late before.
-    pub fn lapse(&mut self, peer: PeerKey, block: Block) -> bool {
-        if !self.is_requested_by(peer, block) {
-            return false;
-        }
-        self.arrivals += 1;
-        let slot = self.table.slot(block.piece());
-        slot.is_some_and(|slot| self.table.update(slot, |open| open.lapse(block.number(), peer)))
-    }
-
-    /// [`Picker::lapse`] for everything that `peer` was asked for: it is snubbing us. Returns how many requests that were.
+    /// What `peer` was asked for should have come by now, it is snubbing us: others may be asked as if nobody were, but what
+    /// does come from it is taken. Returns how many requests were not late before.
     pub fn lapse_peer(&mut self, peer: PeerKey) -> usize {
         self.arrivals += 1;
         self.disown(peer);

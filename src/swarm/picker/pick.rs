@@ -364,15 +364,18 @@ impl Picker {
         let Some(piece) = self.table.at(slot).map(|open| open.piece()) else { return };
         let (geometry, asks) = (&self.geometry, &mut self.asks);
         let own = self.table.update(slot, |open| {
-            if open.asked() == 0 || open.is_exclusive() {
-                open.set_owner((ask.fast || open.is_exclusive()).then_some(ask.peer));
-            }
+            let is_new = open.asked() == 0 || open.is_exclusive();
+            let before = turn.left;
             while turn.left > 0 {
                 let Some(number) = open.ask_next(ask.peer) else { break };
                 asks.add(ask.peer, piece, number);
                 if let Ok(block) = geometry.block(piece, number) {
                     turn.give(block);
                 }
+            }
+            // Whoever is late with all that is left of it does not get it for itself: others would wait for it in vain.
+            if is_new && turn.left < before {
+                open.set_owner((ask.fast || open.is_exclusive()).then_some(ask.peer));
             }
             open.owner() == Some(ask.peer) || (open.owner().is_none() && !ask.fast)
         });

@@ -193,6 +193,23 @@ fn a_bad_piece_is_left_to_its_peer_unless_that_is_far_too_slow() {
     assert_eq!(s.pick("a", 1), "0.3");
 }
 
+/// Nor does a peer that is late with all that is left of it keep it from others by being asked once more.
+#[test]
+fn a_bad_piece_does_not_wait_for_who_is_late_with_it() {
+    let mut s = Scene::draw(2, &["us .", "a #", "b #"]);
+    let piece = s.piece(0);
+    for name in ["a", "b"] {
+        s.peer(name).rate = 1000;
+    }
+    s.pick("a", 2);
+    s.picker.failed(piece);
+    assert_eq!(s.pick("a", 2), "0.0 0.1");
+    let a = s.key("a");
+    assert_eq!(s.picker.lapse_peer(a), 2);
+    assert_eq!(s.pick("a", 2), "");
+    assert_eq!(s.pick("b", 2), "0.0 0.1");
+}
+
 #[test]
 fn choked_peers_are_asked_for_allowed_pieces() {
     let mut s = Scene::draw(2, &["us #.....", "a .#####", "b .##..."]);

@@ -18,7 +18,6 @@ enum Op {
     Throw(usize, u32, u32),
     Release(usize, usize),
     ReleasePeer(usize),
-    Lapse(usize, usize),
     LapsePeer(usize),
     Verified(u32),
     Failed(u32),
@@ -58,8 +57,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (peer.clone(), piece.clone(), 0u32..3).prop_map(|(a, b, c)| Op::Throw(a, b, c)),
         2 => (peer.clone(), 0usize..8).prop_map(|(a, b)| Op::Release(a, b)),
         1 => peer.clone().prop_map(Op::ReleasePeer),
-        2 => (peer.clone(), 0usize..8).prop_map(|(a, b)| Op::Lapse(a, b)),
-        1 => peer.prop_map(Op::LapsePeer),
+        2 => peer.prop_map(Op::LapsePeer),
         1 => piece.clone().prop_map(Op::Verified),
         1 => piece.clone().prop_map(Op::Failed),
         1 => piece.clone().prop_map(Op::Abandon),
@@ -285,11 +283,6 @@ impl Watched {
                 let asked = self.asked.values().filter(|askers| askers.contains_key(&key)).count();
                 assert_eq!(self.scene.picker.release_peer(key), asked);
                 self.forget_peer(key);
-            }
-            Op::Lapse(n, which) => {
-                let Some((key, block)) = peer(*n).and_then(|at| self.request(at, *which)) else { return };
-                let late = self.asked.get_mut(&block).unwrap().insert(key, true).unwrap();
-                assert_eq!(self.scene.picker.lapse(key, block), !late);
             }
             Op::LapsePeer(n) => {
                 let Some(at) = peer(*n) else { return };
