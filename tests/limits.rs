@@ -552,3 +552,46 @@ fn a_peer_that_is_connected_is_not_dialled_again() {
         assert!(dials <= 1, "dialled {dials} times, case {case}");
     }
 }
+
+/// A peer that is connected is met once more at its other address (its IPv6, say): what is under way goes on, whoever has the
+/// smaller id, and the other address is left alone until the peer has gone.
+#[test]
+fn the_other_address_of_a_peer_changes_nothing() {
+    for case in 0..8u8 {
+        let (their_id, incoming, dialled_again) = (PeerId([9 * (case & 1); 20]), case & 2 > 0, case & 4 > 0);
+        let mut rig = Rig::leecher();
+        let (first, other) = (SocketAddr::from(([93, 184, 9, 9], 40_000)), SocketAddr::from(([93, 184, 8, 8], 6881)));
+        let meet = |address, outgoing| NewPeer {
+            address,
+            outgoing,
+            utp: false,
+            id: their_id,
+            reserved: Reserved::NONE.with_fast().with_extended(),
+            v2: false,
+        };
+        let key = rig.swarm.handle_connected(rig.now, meet(first, !incoming)).unwrap();
+        let says = gannet::wire::ExtendedHandshake { p: Some(6881), ..Default::default() }.encode();
+        rig.says(key, &Message::Extended { id: 0, payload: &says }).unwrap();
+        rig.now += secs(3);
+        if dialled_again {
+            rig.swarm.handle_candidates(rig.now, Source::Manual, &[other]);
+            assert_eq!(rig.dials(), 1);
+        }
+        assert_eq!(rig.swarm.handle_connected(rig.now, meet(other, dialled_again)), Err(Refused::Duplicate));
+        assert_eq!(rig.closed().len(), 0);
+        if !dialled_again {
+            continue;
+        }
+        for _ in 0..600 {
+            rig.now += secs(1);
+            let now = rig.now;
+            rig.says(key, &Message::KeepAlive).unwrap();
+            rig.swarm.handle_timeout(now);
+            assert_eq!(rig.dials(), 0, "case {case}");
+        }
+        rig.swarm.handle_closed(rig.now, key);
+        rig.now += secs(61);
+        rig.swarm.handle_timeout(rig.now);
+        assert!(rig.dials() > 0, "case {case}");
+    }
+}

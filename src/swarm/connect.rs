@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::address_filter::is_local;
 use super::candidates::Source;
@@ -19,6 +19,12 @@ pub(super) const MAX_DIALLING: usize = 64;
 /// Connections with one address, but for those of the local network. We dial one; but several peers of one household may
 /// come to us, where others can reach none of them.
 const MAX_PER_IP: usize = 4;
+
+/// Dials from both sides cross if they are no further apart than a round trip. Of a connection that is older both sides know.
+const CROSSING: Duration = Duration::from_secs(2);
+
+/// Addresses kept of a peer besides the one that it is connected by: it may have one for each family and network.
+const MAX_FOUND_AT: usize = 4;
 
 /// What we call ourselves in the extension handshake (the `v` of BEP 10).
 const CLIENT: &str = concat!("gannet ", env!("CARGO_PKG_VERSION"));
@@ -131,14 +137,14 @@ impl Swarm {
             self.dialling = self.dialling.saturating_sub(1);
             self.introductions.end_call(new.address);
         }
-        let admitted = self.admit(&new);
+        let admitted = self.admit(now, &new);
         if let Err(refused) = admitted {
             if new.outgoing {
                 if refused == Refused::Ourselves {
                     self.candidates.add_own(new.address);
                 }
                 if refused == Refused::Duplicate {
-                    self.note_listening(new);
+                    self.note_found(new);
                 }
                 if !self.is_in_use(new.address) {
                     self.candidates.failed(new.address, now);
@@ -173,7 +179,7 @@ impl Swarm {
         }
     }
 
-    fn admit(&mut self, new: &NewPeer) -> Result<(), Refused> {
+    fn admit(&mut self, now: Instant, new: &NewPeer) -> Result<(), Refused> {
         if new.id == self.config.peer_id {
             return Err(Refused::Ourselves);
         }
@@ -187,26 +193,32 @@ impl Swarm {
             let others = self.peers.iter().filter(|(_, peer)| peer.address.ip() == ip).count();
             return if others >= MAX_PER_IP { Err(Refused::SameAddress) } else { Ok(()) };
         };
-        // Both sides dialled at once. Both must keep the same one of the two: that of the smaller id.
+        // Both sides dialled at once: both must keep the same one of the two, that of the smaller id. Later it is one of the
+        // peer's other addresses, and no reason to give up what is under way.
+        let crossed = new.outgoing != old.outgoing && now.saturating_duration_since(old.connected_at) < CROSSING;
         let keep_outgoing = self.config.peer_id.0 < new.id.0;
-        if new.outgoing == old.outgoing || new.outgoing != keep_outgoing {
+        if !crossed || new.outgoing != keep_outgoing {
             return Err(Refused::Duplicate);
         }
         self.close(other, CloseReason::Duplicate);
         Ok(())
     }
 
-    /// A peer that had connected to us before is found at an address that we dialled: that is where it listens.
-    fn note_listening(&mut self, new: NewPeer) {
-        let known = self.peers.iter_mut().find(|(_, p)| p.id == new.id && !p.outgoing);
-        let Some((key, peer)) = known else { return };
-        peer.listens_at.get_or_insert(new.address);
-        self.note_contact(key, new.address, true);
+    /// A peer that is connected already is found at an address that we dialled: it listens there, too.
+    fn note_found(&mut self, new: NewPeer) {
+        let Some((key, peer)) = self.peers.iter_mut().find(|(_, p)| p.id == new.id) else { return };
+        if peer.found_at.len() < MAX_FOUND_AT && peer.address != new.address {
+            peer.found_at.push(new.address);
+        }
+        if !peer.outgoing {
+            peer.listens_at.get_or_insert(new.address);
+            self.note_contact(key, new.address, true);
+        }
     }
 
     /// Whether there is a connection with whoever listens at `address`, so that it is not to be dialled.
     pub(super) fn is_in_use(&self, address: SocketAddr) -> bool {
-        self.peers.iter().any(|(_, p)| p.address == address || p.listens_at == Some(address))
+        self.peers.iter().any(|(_, peer)| peer.addresses().any(|its| its == address))
     }
 
     /// Our first words, once we know what there is to have.
@@ -284,6 +296,7 @@ impl Swarm {
     /// A connection is gone. Its key is dead from here on.
     pub fn handle_closed(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.remove(key) else { return };
+        let addresses: Vec<SocketAddr> = peer.addresses().collect();
         self.forget_contact(peer.contact);
         self.picker.release_peer(key);
         self.picker.remove_peer(peer.counted, &peer.have);
@@ -302,7 +315,7 @@ impl Swarm {
 
         let useful = peer.down.total() > 0 || peer.up.total() > 0;
         // Of two connections with one peer the other one may stay.
-        for address in std::iter::once(peer.address).chain(peer.listens_at) {
+        for address in addresses {
             if !self.is_in_use(address) {
                 self.candidates.closed(address, now, useful);
             }

@@ -192,7 +192,7 @@ impl Swarm {
         if self.candidates.is_own(address) {
             return Err(HolepunchError::NoSelf);
         }
-        let is_there = |peer: &Peer| peer.address == address || peer.listens_at == Some(address);
+        let is_there = |peer: &Peer| peer.addresses().any(|its| its == address);
         let target = self.peers.iter().find(|(_, peer)| is_there(peer)).map(|(target, _)| target);
         let target = target.filter(|target| *target != key).ok_or(HolepunchError::NotConnected)?;
         let (Some(peer), Some(asking)) = (self.peers.at(target), self.peers.at(key)) else { return Ok(()) };

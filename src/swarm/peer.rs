@@ -33,6 +33,9 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// Where an incoming peer can be reached, once it has told us (BEP 10, `p`).
     pub(super) listens_at: Option<SocketAddr>,
+    /// Others of its addresses, at which we have found it meanwhile.
+    pub(super) found_at: Vec<SocketAddr>,
+    pub(super) connected_at: Instant,
     pub(super) outgoing: bool,
     pub(super) utp: bool,
     pub(super) id: PeerId,
@@ -170,6 +173,8 @@ impl Peer {
         Self {
             address: new.address,
             listens_at: None,
+            found_at: Vec::new(),
+            connected_at: now,
             outgoing: new.outgoing,
             utp: new.utp,
             id: new.id,
@@ -227,6 +232,11 @@ impl Peer {
     pub(super) fn take_asked(&mut self, block: Block) -> Option<Asked> {
         let i = self.asked.iter().position(|a| a.block == block)?;
         self.asked.remove(i)
+    }
+
+    /// Wherever it is known to be.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        std::iter::once(self.address).chain(self.listens_at).chain(self.found_at.iter().copied())
     }
 
     /// Whether it has all there is, or says that it will not download.
