@@ -972,6 +972,39 @@ fn paths_words_rings_and_licences_are_read() {
     assert!(!allows("GPL-3.0") && !allows("MIT AND GPL-3.0") && !allows("") && allows("Unlicense/MIT"));
 }
 
+/// What docs/limits.md calls a constant has to be one.
+#[test]
+fn limits_that_are_named_exist() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).expect("docs/limits.md");
+    let sources = sources();
+    let declared = |name: &str| {
+        sources.iter().any(|source| {
+            ["const ", "pub const "].iter().any(|before| match name.split_once('*') {
+                Some((start, "")) => source.code.contains(&format!("{before}{start}")),
+                Some((_, end)) => source.code.contains(&format!("{end}:")),
+                None => source.code.contains(&format!("{before}{name}:")),
+            })
+        })
+    };
+    let named: BTreeSet<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| {
+            name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || "_*".contains(c))
+        })
+        .collect();
+    assert!(named.len() > 100, "{named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !declared(name)).collect();
+    assert!(missing.is_empty(), "no such constant: {missing:?}");
+    // Files too.
+    let src = root().join("src");
+    for file in page.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && name.contains('/')) {
+        let path = file.strip_prefix("src/").unwrap_or(file);
+        assert!(src.join(path).exists() || root().join(file).exists(), "{file}");
+    }
+}
+
 /// What the documentation says is shown by a test has to be a test.
 #[test]
 fn tests_that_are_named_exist() {
