@@ -394,6 +394,40 @@ fn changes_of_mind_100_per_second() {
     }
 }
 
+/// Row 20: what a peer says it has is looked at piece by piece, so of a torrent with two million it may say it less often.
+#[test]
+fn told_anew_of_two_million_pieces_5_per_second() {
+    let pieces = 1 << 21;
+    let geometry = Geometry::new(u64::from(pieces) * 16_384, 16_384).unwrap();
+    let mut rig = Rig::seeder();
+    let config = SwarmConfig {
+        info_hash: [7; 20],
+        peer_id: PeerId([1; 20]),
+        listen_port: None,
+        dht_port: None,
+        max_peers: 10,
+        block_memory: 1 << 20,
+        limit_up: None,
+        sequential: false,
+        super_seed: false,
+        pex: false,
+        holepunch: false,
+        many_per_address: false,
+    };
+    rig.swarm = Swarm::new(rig.now, geometry, &Bitfield::new(pieces), &[], config, 1);
+    let key = rig.peer();
+    for _ in 0..3 {
+        for message in [Message::HaveAll, Message::HaveNone].iter().cycle().take(5) {
+            rig.says(key, message).unwrap();
+        }
+        rig.now += secs(1);
+    }
+    for message in [Message::HaveAll, Message::HaveNone].iter().cycle().take(5) {
+        rig.says(key, message).unwrap();
+    }
+    assert_eq!(rig.says(key, &Message::HaveAll), Err(Misbehaved::Flood));
+}
+
 /// Row 20: requests that are made and taken back, over and over.
 #[test]
 fn cancels_4000_per_second() {

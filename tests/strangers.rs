@@ -213,3 +213,44 @@ fn b5_b46_words_of_strangers_and_passkeys_stay_off_the_terminal() {
     assert_eq!(json["comment"], EVIL);
     assert!(json["trackers"][1][0].as_str().unwrap().contains(SECRET));
 }
+
+/// On a terminal there are bars, which steer it; what strangers say within them does not.
+#[cfg(target_os = "linux")]
+#[test]
+fn b5_bars_on_a_terminal_are_all_that_steers_it() {
+    let place = tempfile::tempdir().unwrap();
+    let asked = Asked::default();
+    let peer = peer(asked.clone());
+    let web = web(asked.clone(), peer);
+    let torrent = format!(
+        "d13:announce-listll{0}:{1}ee4:infod6:lengthi20000e4:name{2}:{EVIL}12:piece lengthi16384e6:pieces40:{3}ee",
+        format!("http://{web}/fails/{SECRET}/announce").len(),
+        format_args!("http://{web}/fails/{SECRET}/announce"),
+        EVIL.len(),
+        "0".repeat(40),
+    );
+    fs::write(place.path().join("t.torrent"), torrent).unwrap();
+    let words = format!(
+        "{} get t.torrent --no-dht --no-lsd --no-utp --no-port-mapping --listen 127.0.0.1:0 --timeout 2s --color always \
+         -v --peer {peer}",
+        env!("CARGO_BIN_EXE_gannet")
+    );
+    let mut command = Command::new("script");
+    command.args(["-qec", &words, "/dev/null"]).env("HOME", place.path()).env("TERM", "xterm").env("LANG", "C.UTF-8");
+    let Ok(output) = command.current_dir(place.path()).stdin(Stdio::null()).output() else {
+        eprintln!("skipped: no `script` that makes a terminal");
+        return;
+    };
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("\x1b[") && shown.contains("owned"), "no bars, or no name: {shown:?}");
+    // Of what steers it, only colours, moves of the cursor and the removal of lines are ours.
+    let mut rest = shown.as_str();
+    while let Some((_, after)) = rest.split_once('\x1b') {
+        let own =
+            after.strip_prefix('[').map(|after| after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'));
+        let own = own.filter(|end| end.starts_with(['m', 'A', 'B', 'C', 'D', 'G', 'K']));
+        rest = own.unwrap_or_else(|| panic!("what is this? {:?}", &after[..after.len().min(20)]));
+    }
+    let steers = |c: char| (c.is_control() && !"\x1b\r\n".contains(c)) || matches!(c, '\u{200b}' | '\u{202e}');
+    assert!(!shown.contains(steers) && !shown.contains(SECRET), "{shown:?}");
+}

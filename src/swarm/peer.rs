@@ -136,6 +136,9 @@ pub(super) struct Asked {
 /// Changes of its mind that a peer may make in a second. More is an attack: honest clients stay far below.
 pub(super) const MAX_FLIPS: u32 = 100;
 
+/// Telling anew what it has counts as one change of its mind for so many pieces: each is looked at.
+pub(super) const PIECES_PER_FLIP: u32 = 1 << 17;
+
 /// Requests that a peer may take back in a second: a full queue, twice. Each is looked for in the queue.
 pub(super) const MAX_CANCELS: u32 = 2 * MAX_REQUEST_QUEUE;
 
@@ -153,10 +156,15 @@ impl Flips {
 
     /// One more; false if that was more than `limit` in a second.
     pub(super) fn allow(&mut self, now: Instant, limit: u32) -> bool {
+        self.allow_many(now, 1, limit)
+    }
+
+    /// The same for what counts as `count`.
+    pub(super) fn allow_many(&mut self, now: Instant, count: u32, limit: u32) -> bool {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }
-        self.count += 1;
+        self.count = self.count.saturating_add(count);
         self.count <= limit
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidates::Source;
-use super::peer::MAX_FLIPS;
+use super::peer::{MAX_FLIPS, PIECES_PER_FLIP};
 use super::{Action, Misbehaved, Swarm};
 use crate::base::{Bitfield, PeerKey, PieceIndex};
 use crate::wire::{DontHave, EXTENDED_HANDSHAKE_ID, ExtendedHandshake, Extension, Message, UploadOnly, client_name};
@@ -67,8 +67,10 @@ impl Swarm {
             Message::AllowedFast(index) => {
                 self.require_fast(key)?;
                 let piece = self.piece(index)?;
-                self.remember_hint(key, piece, |peer| &mut peer.allowed_in);
-                self.refill(now, key);
+                // What is known already, or is one too many, opens nothing.
+                if self.remember_hint(key, piece, |peer| &mut peer.allowed_in) {
+                    self.refill(now, key);
+                }
                 Ok(())
             }
             Message::HashRequest(request) => {
@@ -98,18 +100,20 @@ impl Swarm {
         }
     }
 
+    /// Whether it is news that was kept.
     fn remember_hint(
         &mut self,
         key: PeerKey,
         piece: PieceIndex,
         list: impl Fn(&mut super::peer::Peer) -> &mut Vec<PieceIndex>,
-    ) {
-        if let Some(peer) = self.peers.at_mut(key) {
-            let hints = list(peer);
-            if hints.len() < MAX_HINTS && !hints.contains(&piece) {
-                hints.push(piece);
-            }
+    ) -> bool {
+        let Some(peer) = self.peers.at_mut(key) else { return false };
+        let hints = list(peer);
+        let is_news = hints.len() < MAX_HINTS && !hints.contains(&piece);
+        if is_news {
+            hints.push(piece);
         }
+        is_news
     }
 
     /// The peer's DHT node listens at `port` (BEP 5). Once per connection: nobody is to have us knock at many doors.
@@ -164,8 +168,9 @@ impl Swarm {
     /// `bitfield`, `have all`, `have none`. BEP 3 wants it once and first, but aria2 sends it again in place of many
     /// `have`s: the latest word counts.
     fn on_told_have(&mut self, now: Instant, key: PeerKey, have: Bitfield) -> Result<(), Misbehaved> {
+        let count = 1 + self.geometry.piece_count() / PIECES_PER_FLIP;
         let Some(peer) = self.peers.at_mut(key) else { return Ok(()) };
-        if !peer.flips.allow(now, MAX_FLIPS) {
+        if !peer.flips.allow_many(now, count, MAX_FLIPS) {
             return Err(Misbehaved::Flood);
         }
         let new = self.picker.add_peer(&have);
