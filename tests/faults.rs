@@ -686,6 +686,49 @@ fn k10_little_memory() {
     }
 }
 
+/// N10: so few threads that the program cannot work: one clear line and an end, and nothing that hangs. Such limits do not
+/// bind root, so that somebody else runs it, who has no other processes.
+#[test]
+fn n10_few_threads() {
+    use std::os::unix::fs::PermissionsExt as _;
+    const NOBODY: u32 = 61_234;
+    let lab = Lab::new(1 << 20, None);
+    let can = Command::new("setpriv").args([&format!("--reuid={NOBODY}"), "true"]).stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: nobody else may run programs");
+        return;
+    }
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    open(lab.dir.path(), 0o755);
+    for folder in ["out", "state"] {
+        fs::create_dir(lab.path(folder)).unwrap();
+        open(&lab.path(folder), 0o777);
+    }
+    // Where it was built is not for everybody's eyes.
+    let program = lab.path("gannet");
+    fs::copy(std::env::var("GANNET_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_gannet").to_owned()), &program)
+        .unwrap();
+    for (threads, works) in [(1, false), (2, false), (1_000, true)] {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()]);
+        command.args(["prlimit", &format!("--nproc={threads}:{threads}")]).arg(&program);
+        command.args(["get", "--no-dht", "--no-lsd", "--no-utp", "--no-port-mapping", "--no-trackers"]);
+        command.args(["--listen", "127.0.0.1:0", "--peer", &lab.seeder.listen_addresses()[0].to_string(), "--dir"]);
+        command.arg(lab.path("out")).arg("--state-dir").arg(lab.path("state")).arg(lab.path("payload.torrent"));
+        command.stdin(Stdio::null()).current_dir(lab.dir.path()).env("HOME", lab.path("state"));
+        let (out, err) = (lab.path("few.stdout"), lab.path("few.stderr"));
+        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        let mut running = Running { child: command.spawn().unwrap(), out, err };
+        let code = running.wait().code();
+        let said = running.said();
+        assert_eq!(code == Some(0), works, "{threads}: {code:?}: {said}");
+        if !works {
+            assert!(said.contains("cannot start") && said.contains("threads") && said.lines().count() == 1, "{said}");
+        }
+    }
+    lab.assert_complete();
+}
+
 /// N9: with few descriptors everything still works.
 #[test]
 fn n9_few_descriptors() {

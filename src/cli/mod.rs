@@ -200,10 +200,28 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
 
 /// The runtime for commands that use the network.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Code::Bug, format!("threads: {}", exit::io_words(&e))))
+    let refused = |e: &std::io::Error| {
+        let why = exit::io_words(e);
+        Failure::new(Code::Bug, format!("cannot start threads: {why}; a limit of processes is too low (ulimit -u)"))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // One more for what waits for the system.
+    can_start(threads + 1).map_err(|e| refused(&e))?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| refused(&e))
+}
+
+/// Whether so many threads may run side by side. Where they may not, the runtime panics, or waits for ever for those that it
+/// could start.
+fn can_start(threads: usize) -> std::io::Result<()> {
+    let door = std::sync::Mutex::new(());
+    std::thread::scope(|scope| {
+        let closed = door.lock();
+        let started = (0..threads).try_for_each(|_| {
+            std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, || drop(door.lock())).map(drop)
+        });
+        drop(closed);
+        started
+    })
 }
 
 /// Runs `work` to its end, or until a signal.
