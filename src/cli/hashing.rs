@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,12 +39,11 @@ pub(super) fn watched<T: Send>(
     let silent = output.quiet || output.json;
     let bar = (!silent && std::io::stderr().is_terminal()).then(|| bar(label, total, Look::new(log::colors(output))));
     let started = Instant::now();
-    let result = thread::scope(|scope| {
-        let worker = scope.spawn(|| work(&progress));
-        let mut last_line = started;
-        while !worker.is_finished() {
-            // Woken by the end of the worker, so that short work is not kept waiting.
-            thread::park_timeout(TICK.min(started.elapsed().max(Duration::from_millis(1))));
+    let mut last_line = started;
+    let result = watching(
+        TICK,
+        || work(&progress),
+        || {
             let done = progress.bytes.load(Ordering::Relaxed);
             if let Some(bar) = &bar {
                 bar.set_position(done);
@@ -52,12 +52,32 @@ pub(super) fn watched<T: Send>(
                 let speed = rate(mean_rate(done, started.elapsed()));
                 screen::message(format_args!("{label}: {} of {}, {speed}", bytes(done), bytes(total)));
             }
-        }
-        worker.join()
-    });
+        },
+    );
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+    result
+}
+
+/// Runs `work` on a thread of its own and calls `look` now and then meanwhile. Ends when `work` does, not at the next look.
+pub(super) fn watching<T: Send>(
+    every: Duration,
+    work: impl FnOnce() -> T + Send,
+    mut look: impl FnMut(),
+) -> Result<T, Failure> {
+    let result = thread::scope(|scope| {
+        // Nothing is sent: we are woken when the worker lets go of its end, in whichever way.
+        let (held, ended) = mpsc::sync_channel::<()>(0);
+        let worker = scope.spawn(move || {
+            let _held = held;
+            work()
+        });
+        while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            look();
+        }
+        worker.join()
+    });
     // Its panic has been reported in its place.
     result.map_err(|_| Failure::silent(Code::Bug))
 }

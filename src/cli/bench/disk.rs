@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::exit::{Code, Failure, shown};
+use super::super::hashing::watching;
 use super::super::quantity;
 use super::Bench;
 use super::args::DiskArgs;
@@ -260,19 +261,14 @@ impl Subject {
     fn check(&self, storage: &Storage, bench: &Bench<'_>) -> Result<(), Failure> {
         let expected = |piece: PieceIndex| self.expected.get(piece.idx()).map(|hash| Expected::V1(*hash));
         let progress = Progress::default();
-        let checked = thread::scope(|scope| {
-            let work = scope.spawn(|| check(storage, &expected, None, None, &progress));
-            while !work.is_finished() {
-                thread::park_timeout(TICK);
-                if bench.stop.check().is_err() {
-                    progress.cancel.store(true, Ordering::Relaxed);
-                }
+        let stop_if_asked = || {
+            if bench.stop.check().is_err() {
+                progress.cancel.store(true, Ordering::Relaxed);
             }
-            work.join()
-        });
+        };
+        let checked = watching(TICK, || check(storage, &expected, None, None, &progress), stop_if_asked);
         bench.stop.check()?;
-        // Its panic has been reported in its place.
-        let checked = checked.map_err(|_| Failure::silent(Code::Bug))?;
+        let checked = checked?;
         if let Some(error) = checked.errors.into_iter().next() {
             return Err(error.into());
         }
