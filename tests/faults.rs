@@ -399,6 +399,40 @@ fn d12_limits_of_file_size() {
     lab.assert_complete();
 }
 
+/// D12, D15: files that cannot be mapped, as on many a file system in user space or for want of memory, are written
+/// otherwise, without a word; a handle that an NFS server has forgotten is an error like others.
+#[test]
+fn d12_d15_what_cannot_be_mapped_and_handles_that_are_stale() {
+    let lab = Lab::new(3 << 20, None);
+    if !has_strace() {
+        return;
+    }
+    let (payload, trace) = (lab.path("out/payload"), lab.path("trace"));
+    for (call, error, storage, told) in [
+        ("mmap", "ENODEV", "mmap", 0),
+        ("mmap", "ENOMEM", "mmap", 0),
+        ("pwritev", "ESTALE:when=2", "pwrite", 1),
+        ("fdatasync", "ESTALE:when=1", "pwrite", 1),
+    ] {
+        let inject = format!("-e trace={call} -e inject={call}:error={error} -P");
+        let by = ["strace", "-D", "-f", "-qq", "-o", trace.to_str().unwrap()].into_iter();
+        let by: Vec<&str> = by.chain(inject.split(' ')).chain([payload.to_str().unwrap()]).collect();
+        let mut running = lab.get(&by, &["--storage", storage]);
+        assert!(running.wait().success(), "{call} {error}: {}", running.said());
+        let (failed, mended) = running.told();
+        assert!(failed == mended && (failed > 0) == (told > 0), "{call} {error}: {}", running.said());
+        // The tracer may be a little behind.
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_to_string(&trace).unwrap().contains("(INJECTED)") {
+            assert!(Instant::now() < deadline, "{call} {error}: nothing went wrong");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        lab.assert_complete();
+        fs::remove_dir_all(lab.path("out")).unwrap();
+        fs::remove_dir_all(lab.path("state")).unwrap();
+    }
+}
+
 /// D13: a disk that takes a quarter of a second for each write is waited for.
 #[test]
 fn d13_a_slow_disk() {
