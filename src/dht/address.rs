@@ -31,6 +31,12 @@ pub(super) fn is_usable(address: SocketAddr, told_by: IpAddr) -> bool {
     host && near && address.port() != 0
 }
 
+/// The same for the address of a node. On the internet no node listens at the ports of well-known services, but there a
+/// victim may be to whom whole networks are sent.
+pub(super) fn is_usable_node(address: SocketAddr, told_by: IpAddr) -> bool {
+    is_usable(address, told_by) && (address.port() >= 1024 || is_local(address.ip()))
+}
+
 /// What counts as one owner: a /24, a /64 of IPv6; one address in a local network; one port on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Owner(SocketAddr);
@@ -73,6 +79,9 @@ mod tests {
         for (address, by, expected) in table {
             assert_eq!(is_usable(address.parse().unwrap(), by.parse().unwrap()), expected, "{address} by {by}");
         }
+        let usable = |address: &str| is_usable_node(address.parse().unwrap(), "10.0.0.1".parse().unwrap());
+        assert!(usable("9.9.9.9:1024") && usable("10.0.0.2:53") && usable("[2600::2]:6881"));
+        assert!(!usable("9.9.9.9:53") && !usable("9.9.9.9:443") && !usable("[2600::2]:123") && !usable("9.9.9.9:0"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::address::{canonical, is_usable};
+use super::address::{canonical, is_usable_node};
 use super::command::Event;
 use super::external::Votes;
 use super::id::NodeId;
@@ -90,7 +90,7 @@ impl Node {
         let own = self.sockets[via].table.own();
         let list = if v6 { &response.nodes6 } else { &response.nodes };
         let fits = |node: &&Contact| {
-            node.id != own && node.address.is_ipv6() == v6 && is_usable(node.address, from.address.ip())
+            node.id != own && node.address.is_ipv6() == v6 && is_usable_node(node.address, from.address.ip())
         };
         let nodes: Vec<Contact> = list.iter().flatten().filter(fits).copied().collect();
         let upkeep = self.sockets[via].upkeep.and_then(|number| self.legs.get_mut(&number));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::address::is_usable;
+use super::address::{is_usable, is_usable_node};
 use super::bloom::Bloom;
 use super::command::{Command, Event, OperationId, Scrape, Summary};
 use super::id::NodeId;
@@ -223,7 +223,7 @@ impl Node {
         let own = self.sockets[via].table.own();
         let list = if v6 { &response.nodes6 } else { &response.nodes };
         for node in list.iter().flatten() {
-            if node.id != own && node.address.is_ipv6() == v6 && is_usable(node.address, contact.address.ip()) {
+            if node.id != own && node.address.is_ipv6() == v6 && is_usable_node(node.address, contact.address.ip()) {
                 leg.lookup.add(*node, depth.saturating_add(1));
             }
         }

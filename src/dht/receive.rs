@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::address::{canonical, is_usable};
+use super::address::{canonical, is_usable_node};
 use super::command::Event;
 use super::id::NodeId;
 use super::krpc::{Body, Contact, Message, Response, Unreadable, encode_error};
@@ -123,7 +123,7 @@ impl Node {
             return;
         }
         for node in list.iter().flatten().filter(|node| node.address.is_ipv6() != v6) {
-            if is_usable(node.address, from.ip()) {
+            if is_usable_node(node.address, from.ip()) {
                 self.verify_later(other, node.address);
             }
         }
