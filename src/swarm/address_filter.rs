@@ -27,6 +27,13 @@ pub fn is_local(ip: IpAddr) -> bool {
     }
 }
 
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
 /// Whether `ip` can be the address of one host: not unspecified, multicast, broadcast or reserved.
 pub fn is_host(ip: IpAddr) -> bool {
     match ip.to_canonical() {
@@ -42,7 +49,8 @@ fn is_privileged(port: u16) -> bool {
 }
 
 /// Whether an address heard of from `source` may be dialled. `told_by` is who said so, for trackers, peer exchange and the
-/// DHT: a local address means something only to those who are in the same place.
+/// DHT: a local address means something only to those who are in the same place. A tracker may be on the internet and
+/// serve a network of private addresses, as at a university; of this machine and this link it knows nothing, either.
 pub fn may_dial(addr: SocketAddr, source: Source, told_by: Option<IpAddr>, privileged_ports: bool) -> bool {
     let ip = addr.ip().to_canonical();
     if addr.port() == 0 || !is_host(ip) {
@@ -55,7 +63,8 @@ pub fn may_dial(addr: SocketAddr, source: Source, told_by: Option<IpAddr>, privi
         Source::Tracker | Source::Pex | Source::Dht if ip.is_loopback() => {
             told_by.is_some_and(|by| by.to_canonical().is_loopback())
         }
-        Source::Tracker | Source::Pex | Source::Dht if is_local(ip) => told_by.is_some_and(is_local),
+        Source::Tracker if is_link_local(ip) => told_by.is_some_and(is_local),
+        Source::Pex | Source::Dht if is_local(ip) => told_by.is_some_and(is_local),
         _ => true,
     }
 }
@@ -88,8 +97,10 @@ mod tests {
             ("127.0.0.1:6881", Tracker, None, false),
             ("127.0.0.1:6881", Tracker, Some("8.8.8.8"), false),
             ("127.0.0.1:6881", Tracker, Some("127.0.0.1"), true),
-            ("192.168.0.1:6881", Tracker, Some("8.8.8.8"), false),
-            ("192.168.0.1:6881", Tracker, Some("192.168.0.2"), true),
+            ("192.168.0.1:6881", Tracker, Some("8.8.8.8"), true),
+            ("169.254.0.1:6881", Tracker, Some("8.8.8.8"), false),
+            ("[fe80::1]:6881", Tracker, Some("2600::1"), false),
+            ("169.254.0.1:6881", Tracker, Some("192.168.0.2"), true),
             ("9.9.9.9:6881", Tracker, None, true),
             ("127.0.0.1:6881", Manual, None, true),
             ("127.0.0.1:6881", Pex, Some("8.8.8.8"), false),

@@ -227,7 +227,9 @@ impl Candidates {
             return Added::Refused;
         }
         self.expire(now);
-        let teller = told_by.map(|ip| ip.to_canonical()).filter(|ip| !self.shares_ip(*ip));
+        // Trackers are few, were chosen by whoever made the torrent, and may be asked through one proxy.
+        let teller = told_by.filter(|_| source != Source::Tracker).map(|ip| ip.to_canonical());
+        let teller = teller.filter(|ip| !self.shares_ip(*ip));
         if teller.is_some_and(|ip| self.tellers.get(&ip).is_some_and(|count| *count >= MAX_PER_TELLER)) {
             return Added::Full;
         }
@@ -777,6 +779,7 @@ mod tests {
         assert_eq!(told.count(), MAX_PER_TELLER);
         assert_eq!(c.add(t0, public(2_000), Source::Pex, other), Added::New);
         assert_eq!(c.add(t0, public(2_001), Source::Dht, liar), Added::Full);
+        assert_eq!(c.add(t0, public(2_002), Source::Tracker, liar), Added::New, "trackers may name more");
         let mut now = t0;
         while !c.is_empty() {
             drain(&mut c, now).into_iter().for_each(|a| c.failed(a, now));

@@ -139,8 +139,9 @@ pub(super) const MAX_FLIPS: u32 = 100;
 /// Telling anew what it has counts as one change of its mind for so many pieces: each is looked at.
 pub(super) const PIECES_PER_FLIP: u32 = 1 << 17;
 
-/// Requests that a peer may take back in a second: a full queue, twice. Each is looked for in the queue.
-pub(super) const MAX_CANCELS: u32 = 2 * MAX_REQUEST_QUEUE;
+/// Requests that a peer may take back in a second: a full queue, ten times, as on a very fast line. Each is looked for in
+/// the queue.
+pub(super) const MAX_CANCELS: u32 = 10 * MAX_REQUEST_QUEUE;
 
 /// Counts what a peer may do only so often.
 #[derive(Clone, Copy, Debug)]
