@@ -22,7 +22,8 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How often a `progress` event is written: every second, less what a tick of the clock may come early.
 const JSON_EVERY: Duration = Duration::from_millis(900);
 
-/// Lines about trackers and web seeds that do not answer, for one torrent. A server can make up new reasons for ever.
+/// Lines about trackers and web seeds that do not answer, and what trackers warn of, for one torrent. A server can make up
+/// new reasons for ever.
 const MAX_SOURCE_ERRORS: usize = 200;
 
 /// What is shown of a torrent before it runs.
@@ -116,6 +117,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether `why` was not said of `source` before, and may be now.
+    fn is_news(&mut self, source: &str, why: &str) -> bool {
+        self.source_errors.len() < MAX_SOURCE_ERRORS && self.source_errors.insert((source.to_owned(), why.to_owned()))
+    }
+
     /// Keeps what is told at the end. A torrent that has ended need not know any more what went by.
     fn remember(&mut self, status: &Status) {
         match &mut self.last {
@@ -298,17 +304,16 @@ impl Reporter {
             }
             Event::Warning { message } if self.view != View::Quiet => {
                 let message = crate::base::printable(message);
-                screen::message(format_args!("gannet: warning: {}: {message}", subject.name));
+                if self.is_news(index, "", &message) || self.verbose {
+                    screen::message(format_args!("gannet: warning: {}: {message}", subject.name));
+                }
             }
             Event::Tracker(report) if matches!(self.view, View::Bars | View::Plain) => {
                 let tracker = crate::base::printable(&report.tracker);
-                let errors = self.entries.get_mut(index).map(|e| &mut e.source_errors);
                 match &report.outcome {
                     Err(why) => {
                         let why = super::exit::without_os_numbers(&crate::base::printable(why));
-                        let is_news = errors
-                            .is_some_and(|e| e.len() < MAX_SOURCE_ERRORS && e.insert((tracker.clone(), why.clone())));
-                        if self.verbose || is_news {
+                        if self.is_news(index, &tracker, &why) || self.verbose {
                             let next = duration(report.next);
                             screen::message(format_args!(
                                 "{}: tracker {tracker}: {why}; asked again in {next}",
@@ -321,8 +326,8 @@ impl Reporter {
                         screen::message(format_args!("{}: tracker {tracker}: {peers}", subject.name));
                     }
                     Ok(_) => {
-                        if let Some(errors) = errors {
-                            errors.retain(|(of, _)| *of != tracker);
+                        if let Some(entry) = self.entries.get_mut(index) {
+                            entry.source_errors.retain(|(of, _)| *of != tracker);
                         }
                     }
                 }
@@ -335,15 +340,16 @@ impl Reporter {
                 };
                 let (web_seed, why) = (crate::base::printable(&report.web_seed), report.reason.as_deref());
                 let why = super::exit::without_os_numbers(&crate::base::printable(why.unwrap_or("does not serve")));
-                let told = self.entries.get_mut(index).map(|e| &mut e.source_errors);
-                let is_news =
-                    told.is_some_and(|e| e.len() < MAX_SOURCE_ERRORS && e.insert((web_seed.clone(), why.clone())));
-                if self.verbose || is_news {
+                if self.is_news(index, &web_seed, &why) || self.verbose {
                     screen::message(format_args!("{}: web seed {web_seed}: {why}{what}", subject.name));
                 }
             }
             _ => {}
         }
+    }
+
+    fn is_news(&mut self, index: usize, source: &str, why: &str) -> bool {
+        self.entries.get_mut(index).is_some_and(|entry| entry.is_news(source, why))
     }
 
     /// What was told of a web seed is over.
@@ -545,4 +551,30 @@ fn last_line(entry: &Entry, status: &Status, ended: Instant) -> String {
     }
     line.push_str(&format!(", ratio {:.2}{advice}", status.ratio));
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::InfoHashV1;
+
+    /// Row 43 of docs/bug-classes.md: a tracker with a new excuse each time is heard two hundred times.
+    #[test]
+    fn b43_servers_do_not_fill_the_terminal() {
+        let output = OutputOptions { quiet: true, ..OutputOptions::default() };
+        let mut reporter = Reporter::new(&output);
+        let subject = Subject {
+            name: "a".to_owned(),
+            info_hash: InfoHash::v1(InfoHashV1([1; 20])),
+            content: None,
+            place: String::new(),
+            folder: None,
+            seeds: false,
+        };
+        let index = reporter.add(subject);
+        assert!(reporter.is_news(index, "t", "down") && !reporter.is_news(index, "t", "down"));
+        let told = (0..10_000).filter(|n| reporter.is_news(index, "t", &format!("excuse {n}"))).count();
+        assert_eq!(told, MAX_SOURCE_ERRORS - 1);
+        assert!(!reporter.is_news(index, "other", "down") && !reporter.is_news(99, "t", "down"));
+    }
 }
