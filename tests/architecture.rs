@@ -118,8 +118,6 @@ const WAYS_OUT_FILES: &[&str] = &["net/egress", "net/http", "cli/bench", "cli/de
 const UNBOUNDED: &[(&str, &str)] = &[
     ("unbounded*", "a channel without a bound"),
     ("Unbounded*", "a channel without a bound"),
-    ("std::sync::mpsc", "`tokio::sync::mpsc`, or a bound"),
-    ("sync::mpsc::channel", "name the module, and a bound"),
     ("mpsc::channel()", "a bound"),
     ("crossbeam*", "`tokio::sync::mpsc`"),
 ];
