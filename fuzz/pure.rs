@@ -23,6 +23,8 @@ pub mod resume;
 pub mod swarm;
 #[path = "../src/tracker/mod.rs"]
 pub mod tracker;
+#[path = "../src/utp/mod.rs"]
+pub mod utp;
 #[path = "../src/wire/mod.rs"]
 pub mod wire;
 

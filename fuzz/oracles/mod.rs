@@ -23,6 +23,8 @@ pub mod swarm;
 mod tape;
 pub mod tracker_http;
 pub mod tracker_udp;
+pub mod utp;
+pub mod utp_stream;
 pub mod web_seed;
 pub mod wire;
 
@@ -47,6 +49,8 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("swarm", swarm::run),
     ("tracker_http", tracker_http::run),
     ("tracker_udp", tracker_udp::run),
+    ("utp", utp::run),
+    ("utp_stream", utp_stream::run),
     ("web_seed", web_seed::run),
     ("wire", wire::run),
 ];
