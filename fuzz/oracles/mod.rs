@@ -11,6 +11,7 @@ pub mod dht;
 pub mod dht_state;
 pub mod dns;
 pub mod extended;
+pub mod holepunch;
 pub mod ip_filter;
 pub mod magnet;
 pub mod memory;
@@ -38,6 +39,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("dht_state", dht_state::run),
     ("dns", dns::run),
     ("extended", extended::run),
+    ("holepunch", holepunch::run),
     ("ip_filter", ip_filter::run),
     ("magnet", magnet::run),
     ("memory", memory::run),
