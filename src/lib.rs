@@ -116,7 +116,7 @@
 //! | when to announce, to which tracker | `tracker/schedule/` |
 //! | announces over HTTP and UDP | forms in `tracker/http.rs`, `tracker/udp.rs`; sockets in `net/tracker/` |
 //! | the DHT: searches, answers, limits | `dht/` (pure), driven by `net/dht.rs`; `session/dht.rs` (state file), `torrent/dht.rs` (when), `cli/dht/` |
-//! | where a URL from a stranger may lead | `net/http/address.rs` |
+//! | where a URL from a stranger may lead | `net/http/scope.rs`, `net/http/address.rs` (names) |
 //! | encryption: handshake and cipher; when | `wire/mse/`; `net/encryption.rs`, `net/mse.rs`, `net/stream.rs` |
 //! | connections: reaching peers, listening, handshakes | `net/stream.rs`, `net/dial.rs`, `net/listen.rs`, `net/handshake.rs` |
 //! | what this machine can do | `cli/doctor/` (what it means and what to do: `judge.rs`, pure) |

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metainfo;
 pub mod mse;
 pub mod picker;
+pub mod reach;
 pub mod resume;
 pub mod schedule;
 pub mod swarm;
@@ -46,6 +47,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("metainfo", metainfo::run),
     ("mse", mse::run),
     ("picker", picker::run),
+    ("reach", reach::run),
     ("resume", resume::run),
     ("schedule", schedule::run),
     ("swarm", swarm::run),

@@ -9,6 +9,7 @@
 //! hop is judged by the address that was really connected to. Error texts hold no URLs, which may hold passkeys.
 
 mod address;
+mod scope;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
-pub use address::{LookupError, Reach, Scope, lookup, scope};
+pub use address::{LookupError, lookup};
+pub use scope::{Reach, Scope, scope};
 
 use super::egress::Egress;
 use crate::swarm::web_seed::MAX_LANES;
