@@ -21,7 +21,7 @@ pub(super) const MAX_DIALLING: usize = 64;
 const MAX_PER_IP: usize = 4;
 
 /// Dials from both sides cross if they are no further apart than a round trip. Of a connection that is older both sides know.
-const CROSSING: Duration = Duration::from_secs(2);
+const CROSSING: Duration = Duration::from_secs(1);
 
 /// Addresses kept of a peer besides the one that it is connected by: it may have one for each family and network.
 const MAX_FOUND_AT: usize = 4;
