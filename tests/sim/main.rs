@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails by panicking")]
 
 mod crash;
+mod liars;
 mod rig;
 mod spill;
 mod utp;
