@@ -195,7 +195,7 @@ impl Swarm {
         };
         // Both sides dialled at once: both must keep the same one of the two, that of the smaller id. Later it is one of the
         // peer's other addresses, and no reason to give up what is under way.
-        let crossed = new.outgoing != old.outgoing && now.saturating_duration_since(old.connected_at) < CROSSING;
+        let crossed = new.outgoing != old.outgoing && now.saturating_duration_since(old.connected) < CROSSING;
         let keep_outgoing = self.config.peer_id.0 < new.id.0;
         if !crossed || new.outgoing != keep_outgoing {
             return Err(Refused::Duplicate);
@@ -207,11 +207,14 @@ impl Swarm {
     /// A peer that is connected already is found at an address that we dialled: it listens there, too.
     fn note_found(&mut self, new: NewPeer) {
         let Some((key, peer)) = self.peers.iter_mut().find(|(_, p)| p.id == new.id) else { return };
-        if peer.found_at.len() < MAX_FOUND_AT && peer.address != new.address {
+        let came_to_us = !peer.outgoing;
+        if came_to_us {
+            peer.listens_at.get_or_insert(new.address);
+        }
+        if peer.found_at.len() < MAX_FOUND_AT && peer.addresses().all(|its| its != new.address) {
             peer.found_at.push(new.address);
         }
-        if !peer.outgoing {
-            peer.listens_at.get_or_insert(new.address);
+        if came_to_us {
             self.note_contact(key, new.address, true);
         }
     }

@@ -35,7 +35,6 @@ pub(super) struct Peer {
     pub(super) listens_at: Option<SocketAddr>,
     /// Others of its addresses, at which we have found it meanwhile.
     pub(super) found_at: Vec<SocketAddr>,
-    pub(super) connected_at: Instant,
     pub(super) outgoing: bool,
     pub(super) utp: bool,
     pub(super) id: PeerId,
@@ -183,7 +182,6 @@ impl Peer {
             address: new.address,
             listens_at: None,
             found_at: Vec::new(),
-            connected_at: now,
             outgoing: new.outgoing,
             utp: new.utp,
             id: new.id,

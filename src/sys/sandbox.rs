@@ -13,8 +13,9 @@ pub enum Confined {
 }
 
 /// From now on this thread, and those that it starts, can write, make and remove files below `folders` only, and start no
-/// program; there is no way back. By Landlock, where the kernel has it (Linux 5.13). Files that are open already, sockets and reading are as before. A folder that is not there cannot be written to when
-/// it comes later, nor one that takes its place.
+/// program; there is no way back. By Landlock, where the kernel has it (Linux 5.13). Files that are open already, sockets
+/// and reading are as before. A folder that is not there cannot be written to when it comes later, nor one that takes its
+/// place.
 ///
 /// # Errors
 /// As the system says; then nothing has changed.
