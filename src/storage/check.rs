@@ -8,7 +8,7 @@ use super::scan::{self, Kinds, Progress};
 use super::{ErrorKind, READ_AHEAD, Storage, StorageError, Window};
 use crate::base::{AlignedBytes, Bitfield, PieceIndex};
 use crate::hash::{Expected, Hashed, PiecesHasher};
-use crate::sys;
+use crate::sys::{self, Glances};
 
 /// The most errors that are kept; the first are telling.
 const MAX_ERRORS: usize = 16;
@@ -145,12 +145,13 @@ impl Storage {
 
     /// How long each file is, the part file behind them.
     fn found(&self, errors: &Mutex<Vec<StorageError>>) -> Vec<Found> {
+        let mut glances = Glances::new(&self.dir);
         (0..=self.part.number)
             .map(|number| {
                 if self.files.get(number as usize).is_some_and(|f| f.pad) {
                     return Found::Missing;
                 }
-                match self.dir.file_len(self.name(number)) {
+                match glances.file_len(self.name(number)) {
                     Ok(Some(len)) => Found::Len(len),
                     Ok(None) => Found::Missing,
                     Err(e) => {

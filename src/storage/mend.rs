@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Progress, Storage, StorageError, check};
 use crate::base::{Bitfield, PieceIndex};
 use crate::hash::Expected;
-use crate::sys;
+use crate::sys::{self, Glances};
 
 /// What [`Storage::mend`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,11 +61,12 @@ impl Storage {
     /// is what will be used.
     fn look_again(&self, have: &Bitfield) -> Result<Vec<u32>, StorageError> {
         let mut changed = Vec::new();
+        let mut glances = Glances::new(&self.dir);
         for (number, file) in (0u32..).zip(&self.files) {
             if file.pad {
                 continue;
             }
-            let found = self.dir.stat(&file.path).map_err(|e| self.error(number, "use", e))?;
+            let found = glances.stat(&file.path).map_err(|e| self.error(number, "use", e))?;
             let before = file.inode.load(Ordering::Relaxed);
             let same = found.as_ref().is_some_and(|stat| before == 0 || sys::stamp(stat).inode == before);
             let size = found.as_ref().map_or(0, |stat| sys::stamp(stat).size);
@@ -77,9 +78,9 @@ impl Storage {
             file.inode.store(0, Ordering::Relaxed);
             file.allocated.store(false, Ordering::Relaxed);
             file.dirty.store(false, Ordering::Release);
-            self.unsynced().files.retain(|n| *n != number);
             changed.push(number);
         }
+        self.unsynced().files.retain(|n| changed.binary_search(n).is_err());
         Ok(changed)
     }
 

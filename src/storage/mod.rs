@@ -49,7 +49,7 @@ pub use mend::Mended;
 pub use scan::Progress;
 
 use crate::base::{Geometry, PieceIndex};
-use crate::sys::{self, Access, Dir};
+use crate::sys::{self, Access, Dir, Glances};
 use open_files::{OpenFile, OpenFiles};
 use reserve::Reservation;
 
@@ -176,7 +176,7 @@ impl Storage {
             if !file.pad && (!layout::is_plain(&path) || !single_file && !layout::is_plain(&file.path)) {
                 return Err(StorageError::changed(dir.path().join(path), "use", "path leaves the folder"));
             }
-            let mut state = FileState {
+            states.push(FileState {
                 path,
                 length: file.length,
                 pad: file.pad,
@@ -187,17 +187,10 @@ impl Storage {
                 dirty: AtomicBool::new(false),
                 suspect: AtomicBool::new(false),
                 inode: AtomicU64::new(0),
-            };
-            if !file.pad && !options.read_only {
-                let found = dir.file_len(&state.path);
-                let found = found.map_err(|e| StorageError::new(dir.path().join(&state.path), "use", e))?;
-                if state.wanted && !options.overwrite && found.is_some_and(|len| len > state.length) {
-                    return Err(StorageError::changed(dir.path().join(&state.path), "use the file", prepare::TOO_LONG));
-                }
-                // An unwanted file that is there in full is as good a place as the wanted ones.
-                state.in_part = !state.wanted && found != Some(state.length);
-            }
-            states.push(state);
+            });
+        }
+        if !options.read_only {
+            find_places(&dir, &mut states, &options)?;
         }
         let choice = prepare::choose(&dir, &options);
         let reserved = Reservation::none(sys::file_system_number(&dir));
@@ -337,24 +330,31 @@ impl Storage {
 
     fn open_or_make(&self, number: u32) -> io::Result<File> {
         let name = self.name(number);
-        let is_missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
         let known = self.files.get(number as usize).is_some_and(|f| f.inode.load(Ordering::Relaxed) != 0);
-        match self.dir.file(name, Access::Write) {
+        if known {
             // One that was there and went away took pieces with it: an empty new one would hide that.
-            Err(e) if is_missing(&e) && !known => {}
-            opened => return opened,
+            return self.dir.file(name, Access::Write);
         }
         let folder = name.parent().unwrap_or(Path::new(""));
-        let file = match self.dir.file(name, Access::Create) {
-            Err(e) if is_missing(&e) => {
+        let made = match self.dir.file(name, Access::CreateNew) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let changed = self.dir.make_folders(folder)?;
                 self.unsynced().folders.extend(changed);
-                self.dir.file(name, Access::Create)?
+                self.dir.file(name, Access::CreateNew)
             }
-            opened => opened?,
+            made => made,
         };
-        self.unsynced().folders.insert(folder.to_path_buf());
-        Ok(file)
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.dir.file(name, Access::Write),
+            made => {
+                let file = made?;
+                let mut unsynced = self.unsynced();
+                if !unsynced.folders.contains(folder) {
+                    unsynced.folders.insert(folder.to_path_buf());
+                }
+                Ok(file)
+            }
+        }
     }
 
     /// Files are closed and opened again as others are needed: what is opened must be what was opened before.
@@ -372,6 +372,29 @@ impl Storage {
     fn keep_open(&self, number: u32) -> bool {
         self.dirty(number).load(Ordering::Relaxed)
     }
+}
+
+/// Decides which files' bytes live in the part file, by what is there.
+fn find_places(dir: &Dir, files: &mut [FileState], options: &Options) -> Result<(), StorageError> {
+    let mut glances = Glances::new(dir);
+    let mut in_part = Vec::with_capacity(files.len());
+    for file in files.iter() {
+        if file.pad {
+            in_part.push(false);
+            continue;
+        }
+        let found = glances.file_len(&file.path);
+        let found = found.map_err(|e| StorageError::new(dir.path().join(&file.path), "use", e))?;
+        if file.wanted && !options.overwrite && found.is_some_and(|len| len > file.length) {
+            return Err(StorageError::changed(dir.path().join(&file.path), "use the file", prepare::TOO_LONG));
+        }
+        // An unwanted file that is there in full is as good a place as the wanted ones.
+        in_part.push(!file.wanted && found != Some(file.length));
+    }
+    for (file, in_part) in files.iter_mut().zip(in_part) {
+        file.in_part = in_part;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

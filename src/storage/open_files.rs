@@ -14,6 +14,9 @@ const MAX_OPEN: usize = 256;
 /// Files that a torrent may keep open even when all together are over the limit.
 const MIN_OPEN: usize = 4;
 
+/// As many are closed in one go, so that not each of thousands that follow has to look for the one used longest ago.
+const CLOSED_AT_ONCE: usize = 16;
+
 /// Open files of all torrents of this process: the limit of descriptors is the process's.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -26,27 +29,26 @@ pub(super) struct OpenFile {
     pub(super) mapping: OnceLock<Option<Mapping>>,
     /// Made when it is first sent from.
     send_map: OnceLock<Option<Arc<SendMap>>>,
-    /// It lies on no disk.
-    in_memory: bool,
+    /// It lies on no disk. Found out when it is first read.
+    in_memory: OnceLock<bool>,
     _counted: Counted,
 }
 
 impl OpenFile {
     fn new(file: File, writable: bool) -> Self {
-        let in_memory = sys::is_in_memory(&file);
         Self {
             file,
             writable,
             mapping: OnceLock::new(),
             send_map: OnceLock::new(),
-            in_memory,
+            in_memory: OnceLock::new(),
             _counted: Counted::new(),
         }
     }
 
     /// Whether reading the range would not wait for the disk. Never so if the file ends before.
     pub(super) fn is_cached(&self, offset: u64, len: u64) -> Cached {
-        if !self.in_memory {
+        if !self.in_memory.get_or_init(|| sys::is_in_memory(&self.file)) {
             return sys::is_cached(&self.file, offset, len);
         }
         match self.file.metadata() {
@@ -95,6 +97,19 @@ struct Entry {
     last_use: u64,
 }
 
+impl Inner {
+    /// Closes up to `count` files, but not number `spare`.
+    fn close(&mut self, count: usize, spare: u32, keep: impl Fn(u32) -> bool, closed: &mut Vec<Entry>) {
+        let count = count.min(self.files.len().saturating_sub(MIN_OPEN));
+        let others = self.files.iter().filter(|(n, _)| **n != spare);
+        let mut oldest: Vec<(bool, u64, u32)> = others.map(|(n, entry)| (keep(*n), entry.last_use, *n)).collect();
+        if count < oldest.len() {
+            oldest.select_nth_unstable(count);
+        }
+        closed.extend(oldest.iter().take(count).filter_map(|(_, _, n)| self.files.remove(n)));
+    }
+}
+
 impl OpenFiles {
     /// File number `n`, opened by `open` unless it is open (and writable, if that is asked for). When there are too
     /// many, those used longest ago are closed, `keep`s last: their unsynced errors could get lost.
@@ -115,12 +130,9 @@ impl OpenFiles {
             inner.uses += 1;
             let last_use = inner.uses;
             closed.extend(inner.files.insert(n, Entry { open: opened.clone(), last_use }));
-            let mut excess = OPEN.load(Ordering::Relaxed).saturating_sub(limit());
-            while excess > 0 && inner.files.len() > MIN_OPEN {
-                let oldest = inner.files.iter().filter(|(k, _)| **k != n).min_by_key(|(k, e)| (keep(**k), e.last_use));
-                let Some(oldest) = oldest.map(|(k, _)| *k) else { break };
-                closed.extend(inner.files.remove(&oldest));
-                excess -= 1;
+            let excess = OPEN.load(Ordering::Relaxed).saturating_sub(limit());
+            if excess > 0 {
+                inner.close(excess + CLOSED_AT_ONCE - 1, n, keep, &mut closed);
             }
         }
         // Closing may take time: not under the lock.

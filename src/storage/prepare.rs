@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::write::MIN_MAPPED;
 use super::{Backend, Choice, FileState, Options, Preallocate, Storage, StorageError};
-use crate::sys::{self, Access, Allocation, Dir, FileSystem};
+use crate::sys::{self, Access, Allocation, Dir, FileSystem, Glances};
 
 /// Why a file is not used.
 pub(super) const TOO_LONG: &str = "it is longer than in the torrent; move it away, or allow overwriting";
@@ -50,11 +50,12 @@ impl Storage {
         self.make_folders()?;
         let allocate = self.options.preallocate == Preallocate::Full;
         let (mut supported, mut tried) = (true, false);
+        let mut glances = Glances::new(&self.dir);
         for (number, file) in (0u32..).zip(&self.files) {
             if !file.wanted {
                 continue;
             }
-            let found = self.dir.file_len(&file.path).map_err(|e| self.error(number, "use", e))?;
+            let found = glances.file_len(&file.path).map_err(|e| self.error(number, "use", e))?;
             if found.is_some_and(|len| len > file.length) {
                 if !self.options.overwrite {
                     return Err(self.changed(number, "use the file", TOO_LONG));
@@ -66,7 +67,7 @@ impl Storage {
                     self.open_to_write(number)?;
                 }
             } else if allocate && supported && file.length >= MIN_MAPPED {
-                let before = self.taken(number, file)?;
+                let before = self.taken(number, file, &mut glances)?;
                 supported = self.allocate(number, file.length, found)?;
                 if supported {
                     self.reserved.take(file.length.saturating_sub(before));
@@ -88,8 +89,9 @@ impl Storage {
     fn reserve_space(&self) -> Result<(), StorageError> {
         let Some(free) = sys::available(&self.dir) else { return Ok(()) };
         let mut missing = 0u64;
+        let mut glances = Glances::new(&self.dir);
         for (number, file) in (0u32..).zip(&self.files).filter(|(_, file)| file.wanted) {
-            missing = missing.saturating_add(file.length.saturating_sub(self.taken(number, file)?));
+            missing = missing.saturating_add(file.length.saturating_sub(self.taken(number, file, &mut glances)?));
         }
         match self.reserved.set(missing, free) {
             0 => Ok(()),
@@ -102,8 +104,8 @@ impl Storage {
     }
 
     /// Bytes on the disk that a file has.
-    fn taken(&self, number: u32, file: &FileState) -> Result<u64, StorageError> {
-        let found = self.dir.stat(&file.path).map_err(|e| self.error(number, "use", e))?;
+    fn taken<'a>(&self, number: u32, file: &'a FileState, glances: &mut Glances<'a>) -> Result<u64, StorageError> {
+        let found = glances.stat(&file.path).map_err(|e| self.error(number, "use", e))?;
         #[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
         Ok(found.map_or(0, |stat| u64::try_from(stat.st_blocks as i64).unwrap_or(0).saturating_mul(512)))
     }

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Storage, StorageError};
 use crate::resume::FileStamp;
-use crate::sys;
+use crate::sys::{self, Glances};
 
 /// More files than this are synced in one call, with all else that waits on their file system: a commit of the journal
 /// for each of twenty thousand takes longer than all their bytes.
@@ -31,7 +31,10 @@ impl Storage {
     /// last good sync are unknown and must be hashed again: the system may have dropped them, and a second sync would
     /// say that all is well.
     pub fn sync(&self) -> Result<(), StorageError> {
-        let unsynced = std::mem::take(&mut *self.unsynced());
+        let mut unsynced = std::mem::take(&mut *self.unsynced());
+        // Neighbours one after the other.
+        unsynced.files.sort_unstable();
+        let mut glances = Glances::new(&self.dir);
         let mut outcome = Ok(());
         // Before the sync: a write that comes later marks the file again.
         for &number in &unsynced.files {
@@ -46,8 +49,8 @@ impl Storage {
                 }
             };
         for &number in &unsynced.files {
-            let synced = if together { self.check_name(number) } else { self.sync_file(number) };
-            if let Err(e) = synced {
+            let synced = if together { Ok(()) } else { self.sync_file(number) };
+            if let Err(e) = synced.and_then(|()| self.check_name(number, &mut glances)) {
                 self.mark_dirty(number);
                 outcome = outcome.and(Err(e));
             }
@@ -64,16 +67,15 @@ impl Storage {
 
     fn sync_file(&self, number: u32) -> Result<(), StorageError> {
         let open = self.open_existing(number)?;
-        open.file.sync_data().map_err(|e| self.error(number, "sync", e))?;
-        self.check_name(number)
+        open.file.sync_data().map_err(|e| self.error(number, "sync", e))
     }
 
     /// A file that was replaced or removed under its name takes writes to nowhere.
-    fn check_name(&self, number: u32) -> Result<(), StorageError> {
+    fn check_name<'a>(&'a self, number: u32, glances: &mut Glances<'a>) -> Result<(), StorageError> {
         let Some(before) = self.files.get(number as usize).map(|f| f.inode.load(Ordering::Relaxed)) else {
             return Ok(());
         };
-        let named = self.dir.stat(self.name(number)).map_err(|e| self.error(number, "sync", e))?;
+        let named = glances.stat(self.name(number)).map_err(|e| self.error(number, "sync", e))?;
         match named.map(|n| before == 0 || sys::stamp(&n).inode == before) {
             Some(true) => Ok(()),
             found => {
@@ -95,9 +97,10 @@ impl Storage {
     /// # Errors
     /// As the system says.
     pub fn file_identities(&self) -> Result<Vec<Option<FileStamp>>, StorageError> {
+        let mut glances = Glances::new(&self.dir);
         let stat = |number: u32| {
             let pad = self.files.get(number as usize).is_some_and(|f| f.pad);
-            let found = if pad { Ok(None) } else { self.dir.stat(self.name(number)) };
+            let found = if pad { Ok(None) } else { glances.stat(self.name(number)) };
             Ok(found.map_err(|e| self.error(number, "look at", e))?.map(|s| sys::stamp(&s)))
         };
         (0..=self.part.number).map(stat).collect()

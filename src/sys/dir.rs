@@ -23,8 +23,8 @@ pub enum Access {
     Read,
     /// To be read and written; it must be there.
     Write,
-    /// To be read and written; made if it is not there, never emptied.
-    Create,
+    /// To be read and written; made, and it must not be there.
+    CreateNew,
 }
 
 /// Reading the folder itself is not asked for: who may pass through it may use it.
@@ -54,7 +54,7 @@ impl Dir {
         let flags = match access {
             Access::Read => OFlags::RDONLY,
             Access::Write => OFlags::RDWR,
-            Access::Create => OFlags::RDWR | OFlags::CREATE,
+            Access::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = self.below(path, flags)?;
@@ -70,12 +70,7 @@ impl Dir {
     /// # Errors
     /// As the system says.
     pub fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
-        let found = self.parent(path, |dir, name| Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?));
-        match found {
-            Ok(stat) => Ok(Some(stat)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        Glances::new(self).stat(path)
     }
 
     /// Whether there is a regular file at `path`, and how long it is.
@@ -83,13 +78,7 @@ impl Dir {
     /// # Errors
     /// As the system says, and for anything else than a regular file.
     pub fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
-        let Some(stat) = self.stat(path)? else { return Ok(None) };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(u64::try_from(stat.st_size).ok()),
-            FileType::Symlink => Err(io::Error::new(io::ErrorKind::InvalidInput, "is a symbolic link")),
-            FileType::Directory => Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder")),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-        }
+        Glances::new(self).file_len(path)
     }
 
     /// Makes the folder `path` below this one, and all on the way to it. Returns the folders whose contents changed
@@ -196,6 +185,65 @@ impl Dir {
     }
 }
 
+/// Looks at many files, one after the other. The folder of the last one stays open, so that its neighbours cost one call
+/// each instead of three. To be kept for one pass: a folder that is moved or made meanwhile may be missed.
+#[derive(Debug)]
+pub struct Glances<'a> {
+    dir: &'a Dir,
+    /// The folder of the last file, if it is there.
+    folder: Option<(&'a Path, Option<OwnedFd>)>,
+}
+
+impl<'a> Glances<'a> {
+    /// Below `dir`.
+    pub fn new(dir: &'a Dir) -> Self {
+        Self { dir, folder: None }
+    }
+
+    /// What `path` below the folder is, a link itself and not what it points to; none if there is nothing.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn stat(&mut self, path: &'a Path) -> io::Result<Option<Stat>> {
+        let name = path.file_name().ok_or_else(outside)?;
+        let Some(folder) = self.folder_of(path)? else { return Ok(None) };
+        match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Whether there is a regular file at `path`, and how long it is.
+    ///
+    /// # Errors
+    /// As the system says, and for anything else than a regular file.
+    pub fn file_len(&mut self, path: &'a Path) -> io::Result<Option<u64>> {
+        let Some(stat) = self.stat(path)? else { return Ok(None) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(u64::try_from(stat.st_size).ok()),
+            FileType::Symlink => Err(io::Error::new(io::ErrorKind::InvalidInput, "is a symbolic link")),
+            FileType::Directory => Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        }
+    }
+
+    fn folder_of(&mut self, path: &'a Path) -> io::Result<Option<&OwnedFd>> {
+        let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+            return Ok(Some(&self.dir.fd));
+        };
+        if self.folder.as_ref().is_none_or(|(last, _)| *last != parent) {
+            let opened = match self.dir.below(parent, passing(FOLDER)) {
+                Ok(fd) => Some(fd),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => return Err(e),
+            };
+            self.folder = Some((parent, opened));
+        }
+        Ok(self.folder.as_ref().and_then(|(_, opened)| opened.as_ref()))
+    }
+}
+
 /// `flags` to pass through a folder rather than to read it, where the system knows the difference.
 fn passing(flags: OFlags) -> OFlags {
     #[cfg(target_os = "linux")]
@@ -238,7 +286,7 @@ mod tests {
         let dir = Dir::open(&root).unwrap();
         let paths = ["../secret", "/etc/hostname", "relative", "absolute", "folder/secret", "dangling", "pipe", "sub"];
         for path in paths.map(Path::new) {
-            for access in [Access::Read, Access::Write, Access::Create] {
+            for access in [Access::Read, Access::Write, Access::CreateNew] {
                 assert!(dir.file(path, access).is_err(), "{path:?} {access:?}");
             }
             let stepwise = dir.below_stepwise(path, OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK);
@@ -262,11 +310,17 @@ mod tests {
         assert_eq!(dir.file(file, Access::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(dir.file_len(file).unwrap(), None);
         assert_eq!(dir.file_len(Path::new("no/such")).unwrap(), None);
-        dir.file(file, Access::Create).unwrap();
+        dir.file(file, Access::CreateNew).unwrap();
         std::fs::write(root.path().join(file), b"abc").unwrap();
-        dir.file(file, Access::Create).unwrap();
+        assert_eq!(dir.file(file, Access::CreateNew).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        dir.file(file, Access::Write).unwrap();
         assert_eq!(dir.file_len(file).unwrap(), Some(3), "opening does not empty it");
         assert!(dir.file_len(Path::new("a/b")).is_err());
+        let mut glances = Glances::new(&dir);
+        for (path, len) in [("a/b/c/f", Some(3)), ("a/b/c/g", None), ("no/f", None), ("no/g", None), ("f", None)] {
+            assert_eq!(glances.file_len(Path::new(path)).unwrap(), len, "{path}");
+        }
+        assert!(glances.file_len(Path::new("a/b")).is_err() && glances.file_len(Path::new("../f")).is_err());
         dir.sync(Path::new("")).unwrap();
         dir.sync(Path::new("a/b/c")).unwrap();
         dir.remove(file).unwrap();

@@ -20,7 +20,7 @@ mod usage;
 
 pub use clock::is_clock_kept;
 pub use device::{bind_client, bind_socket, socket_buffer};
-pub use dir::{Access, Dir};
+pub use dir::{Access, Dir, Glances};
 pub use file::{
     Cached, data_from, drop_cached, inode, is_cached, is_executable, is_in_memory, make_executable, path_of, private,
     read_at, stamp, start_writing_back, will_need, write_at,
