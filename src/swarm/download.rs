@@ -17,6 +17,9 @@ const OWN_PIECE_SECONDS: u64 = 10;
 /// The longest piece, in bytes, that a peer of unknown speed gets for its own.
 const LENT_TO_STRANGERS: u64 = 1 << 20;
 
+/// Bytes of what a seed may hear later that may wait.
+const HELD_BACK: usize = 1 << 10;
+
 /// What to do with the body of a `piece` message whose header has come.
 #[derive(Debug)]
 pub enum Receive {
@@ -208,6 +211,13 @@ impl Swarm {
                 if peer.wanted == 0 {
                     no_longer_interested.push(key);
                 }
+                if peer.have.is_full() {
+                    // By this a seed knows whom to serve, and with what. It can wait for what is to be said next.
+                    peer.outbox.push(&Message::Have(piece.get()));
+                    if peer.outbox.control_len() >= HELD_BACK {
+                        Self::wake(&mut self.wakes, key, peer);
+                    }
+                }
             } else {
                 peer.outbox.push(&Message::Have(piece.get()));
                 Self::wake(&mut self.wakes, key, peer);
@@ -227,6 +237,8 @@ impl Swarm {
         for (key, peer) in self.peers.iter_mut() {
             if let Some(id) = peer.said.m.id(Extension::UploadOnly) {
                 peer.outbox.push(&Message::Extended { id: id.get(), payload: &UploadOnly(true).encode() });
+            }
+            if peer.outbox.control_len() > 0 {
                 Self::wake(&mut self.wakes, key, peer);
             }
         }
