@@ -212,4 +212,17 @@ mod tests {
         assert!(actions.iter().any(|action| matches!(action, Action::Complete)), "{actions:?}");
         assert_eq!(rig.count("Have"), 1, "the peer has one of them itself");
     }
+
+    #[test]
+    fn seeds_hear_of_our_pieces_with_what_is_said_next() {
+        let mut rig = Rig::new(&Bitfield::new(4));
+        rig.says(&Message::HaveAll);
+        let pieces: Vec<PieceIndex> = rig.swarm.geometry().pieces().collect();
+        let wakes = |swarm: &mut Swarm| std::iter::from_fn(|| swarm.poll_wake()).count();
+        (wakes(&mut rig.swarm), rig.told());
+        rig.swarm.handle_found(rig.now, &pieces[..3]);
+        assert_eq!((wakes(&mut rig.swarm), rig.count("Have")), (0, 3), "not worth a call of its own");
+        rig.swarm.handle_found(rig.now, &pieces[3..]);
+        assert_eq!((wakes(&mut rig.swarm), rig.count("Have")), (1, 1), "that was the last");
+    }
 }

@@ -15,9 +15,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Slots to begin with: BEP 3's four and an optimist. With eight, a lone seeder of a hundred peers sends 13 % of the torrent
-/// twice before everything is out, with five 8 % (simulated in `choker`'s tests): peers cannot see what others have under way.
-pub const START_SLOTS: usize = 5;
+/// Slots to begin with, as in Transmission and libtorrent. Simulated with a lone seeder, all of one rate (`tests/sim`), against
+/// five: eight peers are done after 1.01 instead of 1.08 times size / rate, because everybody passes on as much as
+/// everybody else; a hundred after 1.17 instead of 1.32; where pieces take seconds, 25 after 1.35 instead of 1.31, and
+/// twelve slots make that 1.45.
+pub const START_SLOTS: usize = 8;
 /// Never fewer: tit for tat needs somebody to compare with (BEP 3 speaks of four).
 pub const MIN_SLOTS: usize = 4;
 /// Never more per torrent.
@@ -129,7 +131,7 @@ mod tests {
         // No limit, a line of 10 MB/s: as many as get a megabyte each, and one on trial.
         assert!((8..=13).contains(&settle(None, 600, |_| 10 * MB)));
         // No limit, 100 KB/s in all however many are served: no reason for more.
-        assert!((4..=6).contains(&settle(None, 600, |_| 100_000)));
+        assert!((START_SLOTS..=START_SLOTS + 1).contains(&settle(None, 600, |_| 100_000)));
         // No limit, slow peers of 10 KB/s each: the rate rises with every slot.
         assert!(settle(None, 600, |n| n * 10_000) >= 20);
         // A line so slow that a block takes for ever.
