@@ -78,7 +78,7 @@ struct Source {
     /// What it was asked for, oldest first.
     asked: Vec<Asked>,
     rest_until: Option<Instant>,
-    /// Attempts that it took part in, and that did not hash.
+    /// Attempts that it took part in and that did not hash, and those that it was to make alone and did not.
     suspicion: u32,
     /// Answers of its that cannot be.
     offences: u32,
@@ -305,9 +305,14 @@ impl MetadataFetch {
         let stale = if others_wait { STALE_IF_OTHERS_WAIT } else { STALE };
         for attempt in self.attempts.iter_mut().filter(|attempt| attempt.is_begun()) {
             let idle = now.saturating_duration_since(attempt.progress);
+            let stalled = attempt.alone.filter(|_| idle >= stale.min(ALONE_STALL));
+            // Who says nothing must not come before those who once helped a liar, again and again.
+            if let Some(silent) = stalled.and_then(|key| self.sources.get_mut(&key)) {
+                silent.suspicion += 1;
+            }
             if idle >= stale {
                 attempt.drop_pieces();
-            } else if attempt.alone.is_some() && idle >= ALONE_STALL {
+            } else if stalled.is_some() {
                 attempt.change_alone(now);
             }
         }

@@ -492,6 +492,16 @@ fn simulate(len: usize, peers: &[(Temper, u64, u64)], limit: Duration) -> (Optio
     unreachable!("ticks go on for ever")
 }
 
+/// An honest peer once helped one that lied. Silent ones, who never helped anybody, must not be asked before it for ever.
+#[test]
+fn silent_peers_do_not_hold_up_an_honest_suspect() {
+    let mut peers: Vec<_> = [226, 703, 703, 703, 704].map(|joins| (Temper::Silent, joins, 1)).into();
+    peers.extend([(Temper::Leaves(0), 0, 1), (Temper::Leaves(1573), 703, 1)]);
+    peers.extend([(Temper::Garbage(1), 226, 1), (Temper::Honest, 226, 1)]);
+    let (took, convicted) = simulate(16_385, &peers, Duration::from_secs(600));
+    assert!(took.is_some() && !convicted.contains(&Temper::Honest), "{took:?}, {convicted:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
