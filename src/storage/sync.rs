@@ -50,6 +50,10 @@ impl Storage {
             };
         for &number in &unsynced.files {
             let synced = if together { Ok(()) } else { self.sync_file(number) };
+            if !together {
+                // It took its time, in which folders may have changed.
+                glances = Glances::new(&self.dir);
+            }
             if let Err(e) = synced.and_then(|()| self.check_name(number, &mut glances)) {
                 self.mark_dirty(number);
                 outcome = outcome.and(Err(e));

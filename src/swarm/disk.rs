@@ -219,7 +219,7 @@ mod tests {
         rig.says(&Message::HaveAll);
         let pieces: Vec<PieceIndex> = rig.swarm.geometry().pieces().collect();
         let wakes = |swarm: &mut Swarm| std::iter::from_fn(|| swarm.poll_wake()).count();
-        (wakes(&mut rig.swarm), rig.told());
+        let _ = (wakes(&mut rig.swarm), rig.told());
         rig.swarm.handle_found(rig.now, &pieces[..3]);
         assert_eq!((wakes(&mut rig.swarm), rig.count("Have")), (0, 3), "not worth a call of its own");
         rig.swarm.handle_found(rig.now, &pieces[3..]);

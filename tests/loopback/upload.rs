@@ -1,6 +1,7 @@
 //! What peers get from us: the right bytes out of every kind of file, whatever happens to it, and nothing that they have
 //! taken back.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 
@@ -28,17 +29,19 @@ async fn ask(fake: &mut Fake, requests: &[(u32, u32, u32)]) {
     assert!(fake.raw(&bytes).await);
 }
 
-/// Asks for all of these at once, and looks at what comes: it comes in order.
+/// Asks for all of these at once, and looks at what comes: each of them once. A seeder sends last what others fetch.
 async fn fetch_all(fake: &mut Fake, payload: &Payload, requests: &[(u32, u32, u32)]) {
     ask(fake, requests).await;
-    for &(index, begin, len) in requests {
+    let mut wanted: HashSet<(u32, u32, u32)> = requests.iter().copied().collect();
+    while !wanted.is_empty() {
         let found = fake.hear_until(|said| match said {
             Said::Piece(i, b, data) => Some((*i, *b, data.clone())),
             Said::Reject(i, b, _) => panic!("rejected: {i} {b}"),
             _ => None,
         });
-        let (i, b, data) = found.await.expect("still connected");
-        assert_eq!((i, b), (index, begin));
+        let (index, begin, data) = found.await.expect("still connected");
+        let len = u32::try_from(data.len()).unwrap();
+        assert!(wanted.remove(&(index, begin, len)), "{index} {begin} {len}");
         assert!(data == payload.block(index, begin, len), "{index} {begin}");
     }
 }
