@@ -7,7 +7,7 @@ use crate::base::{Bitfield, PieceIndex};
 const SCAN: usize = 64;
 /// ... and this many more for each piece that is searched for.
 const SCAN_PER_PIECE: usize = 8;
-/// Random tries in a bucket before it is gone through, for each piece that is searched for.
+/// Random tries in a bucket before it is gone through, for each piece that is searched for, and as many as it has at most.
 const THROWS: usize = 4;
 
 /// Pieces of the peer that are compared when the search by rarity gave up: the rarest of these is good enough ...
@@ -180,7 +180,7 @@ impl Order {
             }
             // A few throws of the dice first: whoever goes on from a random place to the next that will do takes those
             // behind a gap more often than others, and so do all the others.
-            for _ in 0..THROWS * target.count {
+            for _ in 0..(THROWS * target.count).min(bucket.len()) {
                 let piece = bucket[rng.usize(..bucket.len())];
                 if target.have.has(piece) && !found.contains(&piece) {
                     found.push(piece);
