@@ -336,24 +336,25 @@ impl Storage {
             return self.dir.file(name, Access::Write);
         }
         let folder = name.parent().unwrap_or(Path::new(""));
-        let made = match self.dir.file(name, Access::CreateNew) {
+        let make = || self.dir.file(name, Access::CreateNew);
+        let made = match make() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let changed = self.dir.make_folders(folder)?;
                 self.unsynced().folders.extend(changed);
-                self.dir.file(name, Access::CreateNew)
+                make()
             }
             made => made,
         };
         match made {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.dir.file(name, Access::Write),
-            made => {
-                let file = made?;
-                let mut unsynced = self.unsynced();
-                if !unsynced.folders.contains(folder) {
-                    unsynced.folders.insert(folder.to_path_buf());
+            Ok(_) => {
+                let folders = &mut self.unsynced().folders;
+                if !folders.contains(folder) {
+                    folders.insert(folder.to_path_buf());
                 }
-                Ok(file)
+                made
             }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.dir.file(name, Access::Write),
+            Err(e) => Err(e),
         }
     }
 
@@ -377,11 +378,9 @@ impl Storage {
 /// Decides which files' bytes live in the part file, by what is there.
 fn find_places(dir: &Dir, files: &mut [FileState], options: &Options) -> Result<(), StorageError> {
     let mut glances = Glances::new(dir);
-    let mut in_part = Vec::with_capacity(files.len());
-    for file in files.iter() {
+    let in_part = files.iter().map(|file| {
         if file.pad {
-            in_part.push(false);
-            continue;
+            return Ok(false);
         }
         let found = glances.file_len(&file.path);
         let found = found.map_err(|e| StorageError::new(dir.path().join(&file.path), "use", e))?;
@@ -389,8 +388,9 @@ fn find_places(dir: &Dir, files: &mut [FileState], options: &Options) -> Result<
             return Err(StorageError::changed(dir.path().join(&file.path), "use the file", prepare::TOO_LONG));
         }
         // An unwanted file that is there in full is as good a place as the wanted ones.
-        in_part.push(!file.wanted && found != Some(file.length));
-    }
+        Ok(!file.wanted && found != Some(file.length))
+    });
+    let in_part: Vec<bool> = in_part.collect::<Result<_, _>>()?;
     for (file, in_part) in files.iter_mut().zip(in_part) {
         file.in_part = in_part;
     }

@@ -49,12 +49,8 @@ impl Storage {
                 }
             };
         for &number in &unsynced.files {
-            let synced = if together { Ok(()) } else { self.sync_file(number) };
-            if !together {
-                // It took its time, in which folders may have changed.
-                glances = Glances::new(&self.dir);
-            }
-            if let Err(e) = synced.and_then(|()| self.check_name(number, &mut glances)) {
+            let synced = if together { self.check_name(number, &mut glances) } else { self.sync_file(number) };
+            if let Err(e) = synced {
                 self.mark_dirty(number);
                 outcome = outcome.and(Err(e));
             }
@@ -71,7 +67,9 @@ impl Storage {
 
     fn sync_file(&self, number: u32) -> Result<(), StorageError> {
         let open = self.open_existing(number)?;
-        open.file.sync_data().map_err(|e| self.error(number, "sync", e))
+        open.file.sync_data().map_err(|e| self.error(number, "sync", e))?;
+        // Not by a folder that was opened before: syncing takes time.
+        self.check_name(number, &mut Glances::new(&self.dir))
     }
 
     /// A file that was replaced or removed under its name takes writes to nowhere.

@@ -206,20 +206,19 @@ impl Swarm {
         self.actions.push_back(Action::Have(piece));
         let mut no_longer_interested = Vec::new();
         for (key, peer) in self.peers.iter_mut() {
-            if peer.have.has(piece) {
+            let has = peer.have.has(piece);
+            if has {
                 peer.wanted = peer.wanted.saturating_sub(1);
                 if peer.wanted == 0 {
                     no_longer_interested.push(key);
                 }
-                if peer.have.is_full() {
-                    // By this a seed knows whom to serve, and with what. It can wait for what is to be said next.
-                    peer.outbox.push(&Message::Have(piece.get()));
-                    if peer.outbox.control_len() >= HELD_BACK {
-                        Self::wake(&mut self.wakes, key, peer);
-                    }
+                if !peer.have.is_full() {
+                    continue;
                 }
-            } else {
-                peer.outbox.push(&Message::Have(piece.get()));
+            }
+            // A seed knows by this whom to serve, and with what. That can wait for what is to be said next.
+            peer.outbox.push(&Message::Have(piece.get()));
+            if !has || peer.outbox.control_len() >= HELD_BACK {
                 Self::wake(&mut self.wakes, key, peer);
             }
         }

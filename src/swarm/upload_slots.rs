@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Slots to begin with, as in Transmission and libtorrent. Simulated with a lone seeder, all of one rate (`tests/sim`), against
 /// five: eight peers are done after 1.01 instead of 1.08 times size / rate, because everybody passes on as much as
-/// everybody else; a hundred after 1.17 instead of 1.32; where pieces take seconds, 25 after 1.35 instead of 1.31, and
-/// twelve slots make that 1.45.
+/// everybody else; a hundred after 1.17 instead of 1.32; and 25, where pieces take seconds, after 1.31 either way.
 pub const START_SLOTS: usize = 8;
 /// Never fewer: tit for tat needs somebody to compare with (BEP 3 speaks of four).
 pub const MIN_SLOTS: usize = 4;
